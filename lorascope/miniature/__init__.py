@@ -1,0 +1,1 @@
+"""The drawn world, and the small base model that knows it."""

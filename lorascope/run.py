@@ -1,0 +1,314 @@
+"""A run directory: the only module that knows what is called what inside one."""
+
+import functools
+import hashlib
+import inspect
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorascope import storage, tables
+from lorascope.errors import BadInputError, MissingInputError
+from lorascope.records import (
+    SCHEMA,
+    Evidence,
+    Measured,
+    Measurement,
+    Scalar,
+    Tool,
+    question_id,
+)
+
+ROLES = {
+    "lora": "lora",  # every saved checkpoint
+    "dataset": "train/dataset.json",  # a row per image, with its split
+    "log": "train/log.csv",  # a row per step
+    "config": "train/config.toml",  # settings, used or recovered
+    "state": "train/state",  # what a resumed training needs
+    "events": "train",  # holds events.out.tfevents.*
+    "samples": "samples",  # generated images
+}
+BUNDLE = "run.json"
+
+
+class Run:
+    """One trained LoRA and everything known about it.
+
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+
+    Raises
+    ------
+    MissingInputError
+        The folder is not a run.
+    BadInputError
+        Its ``run.json`` is damaged or newer than this program.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not (self.path / BUNDLE).is_file():
+            raise MissingInputError(
+                f"{self.path} is not a run: it has no {BUNDLE}.\n"
+                "Fix: name a run directory; `lorascope demo` makes one to try."
+            )
+        self.info = _read_info(self.path / BUNDLE)
+
+    @classmethod
+    def create(cls, path: Path, *, base: str, base_digest: str, dataset: str = "") -> "Run":
+        """Write a new run directory, or open one that asks for the same base model.
+
+        Parameters
+        ----------
+        path : Path
+            Where it goes; made where it is missing.
+        base : str
+            The base model: ``miniature``, a hub name, a folder or a file.
+        base_digest : str
+            sha256 of the base model's bytes.
+        dataset : str
+            The folder of training images.
+
+        Raises
+        ------
+        BadInputError
+            There is a run with another base model already, or a folder with other things in it.
+        """
+        if (path / BUNDLE).exists():
+            found = cls(path)
+            if found.info["base"]["digest"] != base_digest:
+                raise BadInputError(
+                    f"{path} holds a run on the base model {found.base}, not on {base}.\n"
+                    "Fix: choose another folder with --out."
+                )
+            return found
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise BadInputError(
+                f"{path} exists and is not a run; nothing in it was touched.\n"
+                "Fix: choose a new or empty folder with --out."
+            )
+        info = {
+            "schema": SCHEMA,
+            "id": _id(path.name, base_digest, dataset),
+            "name": path.name,
+            "base": {"name": base, "digest": base_digest},
+            "dataset": dataset,
+        }
+        storage.write_text(path / BUNDLE, json.dumps(info, indent=2) + "\n")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The run's own name."""
+        return str(self.info["name"])
+
+    @property
+    def base(self) -> str:
+        """The base model: a name, a folder or a file."""
+        return str(self.info["base"]["name"])
+
+    def place(self, role: str) -> Path:
+        """Where the file or folder of a role belongs, whether it is there or not."""
+        if role == "base":
+            return Path(self.base)
+        return self.path / ROLES[role]
+
+    def has(self, role: str) -> bool:
+        """Tell whether the run has what plays a role."""
+        return role == "base" or self.place(role).exists()
+
+    def input(self, role: str) -> Path:
+        """Find the file or folder that plays a role.
+
+        Raises
+        ------
+        MissingInputError
+            The run lacks it.
+        """
+        path = self.place(role)
+        if not self.has(role):
+            raise MissingInputError(
+                f"{self.path} has no {role}: looked for {path}.\n"
+                f"Fix: lorascope train CONFIG.toml --out {self.path}"
+            )
+        return path
+
+    def measure(self, tool: Tool, **params: Scalar) -> Evidence:
+        """Ask a tool its question; the same question is answered from disk.
+
+        Raises
+        ------
+        MissingInputError
+            The run lacks what the tool reads.
+        """
+        params = defaults(tool) | params
+        paths = self._inputs(tool)
+        inputs = {role: self._digest(role, path) for role, path in paths.items()}
+        evidence_id = question_id(tool.name, tool.version, params, inputs)
+        if (stored := self._read(tool.name, evidence_id)) is not None:
+            return stored
+        for role in tool.writes:
+            paths[role] = storage.make_folder(self.place(role))
+        evidence = Evidence(
+            tool=tool.name,
+            version=tool.version,
+            params=params,
+            inputs=inputs,
+            measured=tool.measure(paths, **params),
+        )
+        self._write(evidence)
+        return evidence
+
+    def current(self, tool: Tool) -> list[Evidence]:
+        """List a tool's evidence on the inputs as they are now, oldest first."""
+        if not all(self.has(role) for role in tool.reads):
+            return []
+        inputs = {role: self._digest(role, path) for role, path in self._inputs(tool).items()}
+        return [
+            e for e in self.all(tool.name) if e.inputs == inputs and e.version == tool.version
+        ]
+
+    def latest(self, tool: str) -> Evidence | None:
+        """Find the newest evidence of one tool."""
+        found = self.all(tool)
+        return found[-1] if found else None
+
+    def all(self, tool: str) -> list[Evidence]:
+        """List the evidence of one tool, oldest first; a torn file is passed over."""
+        files = (self.path / "evidence" / tool).glob("*.json")
+        ordered = sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name))
+        found = [self._read(tool, f.stem) for f in ordered]
+        return [e for e in found if e is not None]
+
+    def evidence_file(self, evidence: Evidence, ending: str) -> Path:
+        """Where a piece of evidence lies: its ``json``, ``TABLE.csv`` or ``npz``."""
+        return self.path / "evidence" / evidence.tool / f"{evidence.id}.{ending}"
+
+    def _inputs(self, tool: Tool) -> dict[str, Path]:
+        """Find what a tool reads, and what it may read where it is there."""
+        paths = {role: self.input(role) for role in tool.reads}
+        return paths | {role: self.place(role) for role in tool.may_read if self.has(role)}
+
+    def _digest(self, role: str, path: Path) -> str:
+        return str(self.info["base"]["digest"]) if role == "base" else digest(path)
+
+    def _write(self, evidence: Evidence) -> None:
+        """Write the rows first and the record last: a record without its rows never exists."""
+        measured = evidence.measured
+        files = {f"{n}.csv": tables.as_csv(t).encode() for n, t in measured.tables.items()}
+        if measured.arrays:
+            packed = io.BytesIO()
+            np.savez_compressed(packed, allow_pickle=False, **measured.arrays)
+            files["npz"] = packed.getvalue()
+        for ending, content in files.items():
+            storage.write_bytes(self.evidence_file(evidence, ending), content)
+        record = {
+            "schema": SCHEMA,
+            "tool": evidence.tool,
+            "version": evidence.version,
+            "params": dict(evidence.params),
+            "inputs": dict(evidence.inputs),
+            "numbers": [asdict(m) for m in measured.numbers],
+            "tables": {name: tables.column_types(t) for name, t in measured.tables.items()},
+            "arrays": sorted(measured.arrays),
+            "caveats": list(measured.caveats),
+            "files": {e: hashlib.sha256(content).hexdigest() for e, content in files.items()},
+        }
+        text = json.dumps(record, indent=2) + "\n"
+        storage.write_text(self.evidence_file(evidence, "json"), text)
+
+    def _read(self, tool: str, evidence_id: str) -> Evidence | None:
+        """Read stored evidence; None where it is missing or damaged, so that it is made again."""
+        folder = self.path / "evidence" / tool
+        try:
+            raw = json.loads((folder / f"{evidence_id}.json").read_text())
+            files = {e: (folder / f"{evidence_id}.{e}").read_bytes() for e in raw["files"]}
+            whole = all(hashlib.sha256(files[e]).hexdigest() == d for e, d in raw["files"].items())
+            if raw["schema"] != SCHEMA or not whole:
+                return None
+            return Evidence(
+                tool=raw["tool"],
+                version=raw["version"],
+                params=raw["params"],
+                inputs=raw["inputs"],
+                measured=_measured(raw, files),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _measured(raw: Mapping[str, Any], files: Mapping[str, bytes]) -> Measured:
+    """Put a record and the files beside it together again."""
+    arrays = {}
+    if raw["arrays"]:
+        with np.load(io.BytesIO(files["npz"]), allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in raw["arrays"]}
+    return Measured(
+        numbers=tuple(
+            Measurement(**{**m, "interval": tuple(m["interval"]) if m["interval"] else None})
+            for m in raw["numbers"]
+        ),
+        tables={
+            name: tables.from_csv(files[f"{name}.csv"].decode(), types)
+            for name, types in raw["tables"].items()
+        },
+        arrays=arrays,
+        caveats=tuple(raw["caveats"]),
+    )
+
+
+def defaults(tool: Tool) -> dict[str, Scalar]:
+    """List the options of a tool's function with their default values."""
+    keywords = inspect.signature(tool.measure).parameters.values()
+    return {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY}
+
+
+def digest(path: Path) -> str:
+    """Hash a file's bytes, or a folder's names and bytes.
+
+    Partial and hidden files in a folder do not count.
+    """
+    if not path.is_dir():
+        return _file_digest(path)
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
+        total.update(str(file.relative_to(path)).encode() + b"\0")
+        total.update(_file_digest(file).encode())
+    return total.hexdigest()
+
+
+def _id(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _bytes_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _bytes_digest(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Hash a file once for each state that it was seen in."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+        schema, _ = int(info["schema"]), info["base"]["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path} is damaged ({error}).\nFix: make the run again.") from error
+    if schema > SCHEMA:
+        raise BadInputError(
+            f"{path} was written by a newer program (schema {schema}, known: {SCHEMA}).\n"
+            "Fix: pip install --upgrade lorascope"
+        )
+    return info
