@@ -1,0 +1,1 @@
+"""Benchmarks: what the program and its embedded model can do, measured."""

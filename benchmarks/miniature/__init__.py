@@ -1,0 +1,1 @@
+"""Measures the embedded base model, independently of the program."""

@@ -1,0 +1,1 @@
+"""Trains the miniature from nothing: drawings, autoencoder, text encoder and U-Net, export."""
