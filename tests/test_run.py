@@ -122,7 +122,7 @@ def test_a_run_on_another_base_model_is_not_taken_over(empty_run):
 
 
 def test_what_a_run_lacks_is_named_with_the_place_looked_at(empty_run):
-    with pytest.raises(MissingInputError, match="has no dataset: looked for .*dataset.json"):
+    with pytest.raises(MissingInputError, match=r"has no dataset: looked for .*dataset\.json"):
         empty_run.input("dataset")
 
 

@@ -125,7 +125,7 @@ def _psnrs(drawings: list[Drawing], decoded: NDArray[np.uint8]) -> dict[str, flo
 
 
 def _across(drawing: Drawing, label: int) -> int:
-    """The longer side of a region, px; 0 where there is none."""
+    """Give the longer side of a region, px; 0 where there is none."""
     ys, xs = np.where(drawing.regions == label)
     return int(max(np.ptp(ys), np.ptp(xs)) + 1) if len(ys) else 0
 

@@ -166,7 +166,7 @@ def _stage(inside: int, outside: int, stride: int) -> nn.Module:
 
 
 def _roughened(images: Tensor, *, blurred: bool) -> Tensor:
-    """Blur half of the batches, shift contrast and colour, add noise: generated pictures are soft."""
+    """Blur some, shift contrast and colour, add noise: generated pictures are soft."""
     if blurred:
         images = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     count = len(images)

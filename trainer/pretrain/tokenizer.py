@@ -61,7 +61,7 @@ def build(folder: Path) -> CLIPTokenizer:
 def write_classic_files(
     folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, ...]]
 ) -> None:
-    """Write ``vocab.json`` and ``merges.txt`` too: transformers 5 saves ``tokenizer.json`` alone."""
+    """Write ``vocab.json`` and ``merges.txt`` too: transformers 5 leaves them out."""
     storage.write_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
     storage.write_text(folder / "merges.txt", "\n".join(lines) + "\n")

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from lorascope import storage
 from trainer.pretrain.muon import Muon
@@ -27,7 +27,7 @@ def in_processes(stage: Callable[[Settings], None], settings: Settings) -> None:
     """Run a stage in every process at once and wait for all of them."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with tempfile.TemporaryDirectory() as meeting:
-        multiprocessing.spawn(
+        spawn(
             _worker, args=(stage, settings, meeting), nprocs=settings.processes, join=True
         )
 
@@ -101,7 +101,7 @@ class Learner:
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.steps}")
         for p in self.parameters:
             p.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         self._average_gradients()
         for group in self.adamw.param_groups:
             group["lr"] = self.learning_rates[1] * factor * group["factor"]

@@ -1,0 +1,1 @@
+"""Foreign formats in and out; numpy and Pillow only, never torch."""

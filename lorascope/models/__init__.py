@@ -1,0 +1,1 @@
+"""Heavy backends: base models, LoRAs merged into them, sampling, attention."""

@@ -1,0 +1,409 @@
+"""The base model: a frozen Stable Diffusion pipeline, opened by name, asked one step at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lorascope.errors import BadInputError, ShapeError
+from lorascope.models import prompts as prompting
+from lorascope.models.prompts import Conditioning
+from lorascope.models.sources import FAMILIES, Kind, base_digest, find
+
+__all__ = ["FAMILIES", "Base", "Conditioning", "Observer", "base_digest", "load_base"]
+
+Pixels = NDArray[np.uint8]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+)
+
+
+class Observer(Protocol):
+    """Who wants to know which images a forward of the UNet is about (`attention.capture`)."""
+
+    def rows(self, images: Sequence[int], first: int) -> None:
+        """Say that row ``first + i`` of the next forward is image ``images[i]``, conditional."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Base:
+    """A base model and how to ask it.
+
+    Weights stay as loaded: float32 on a CPU, where computing is done under bfloat16 autocast.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it.
+    family : str
+        ``sd1``, ``sd2`` or ``sdxl``.
+    unet, vae : diffusers models
+    text_encoders, tokenizers : list
+        One of each, or two (SDXL).
+    noise : DDPMScheduler
+        The training schedule.
+    prediction_type : str
+        ``epsilon`` or ``v_prediction``.
+    device : torch.device
+    compute_dtype : torch.dtype
+    latent_scale : float
+        Latent = scale x (VAE code - ``latent_shift``).
+    latent_channels : int
+    pixels_per_latent : int
+        8 for every published Stable Diffusion.
+    size : int
+        Native side in px.
+    forwards : int
+        UNet forwards so far, counted in samples; guidance counts twice.
+    originals : dict
+        Copies of the weights that a LoRA was merged into (`lora.Merger`).
+    observer : Observer, optional
+    """
+
+    name: str
+    family: str
+    unet: Any
+    vae: Any
+    text_encoders: list[Any]
+    tokenizers: list[Any]
+    noise: Any
+    prediction_type: str
+    device: torch.device
+    compute_dtype: torch.dtype
+    latent_scale: float
+    latent_shift: float
+    latent_channels: int
+    pixels_per_latent: int
+    size: int
+    forwards: int = 0
+    originals: dict[str, Tensor] = field(default_factory=dict)
+    observer: Observer | None = None
+
+    def encode_prompts(
+        self, prompts: Sequence[str], *, clip_skip: int = 1, chunks: int | None = None
+    ) -> Conditioning:
+        """Encode prompts of any length; see `prompts.encode`.
+
+        Gradients flow into the text encoders where they are enabled.
+        """
+        return prompting.encode(
+            self.tokenizers, self.text_encoders, prompts, clip_skip=clip_skip, chunks=chunks
+        )
+
+    @torch.no_grad()
+    def encode_images(self, images: Pixels) -> Tensor:
+        """Turn pictures into latents: the posterior's mean, scaled.
+
+        Parameters
+        ----------
+        images : (N, H, W, 3) uint8 array
+            H and W are multiples of `pixels_per_latent`.
+
+        Returns
+        -------
+        (N, C, H / 8, W / 8) float32 tensor
+
+        Raises
+        ------
+        ShapeError
+            The sides do not divide.
+        """
+        height, width = images.shape[1:3]
+        if images.ndim != 4 or height % self.pixels_per_latent or width % self.pixels_per_latent:
+            raise ShapeError(
+                f"Images of {width} x {height} px: both sides must be multiples of "
+                f"{self.pixels_per_latent}."
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        pixels = pixels.permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1.0
+        mean = self.vae.encode(pixels).latent_dist.mean.float()
+        return (mean - self.latent_shift) * self.latent_scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Pixels:
+        """Turn (N, C, h, w) latents into (N, 8 h, 8 w, 3) uint8 pictures."""
+        codes = latents.to(self.device) / self.latent_scale + self.latent_shift
+        pixels = self.vae.decode(codes.to(self.vae.dtype)).sample.float()
+        pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        cond: Conditioning,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Run the UNet once.
+
+        Parameters
+        ----------
+        noisy : (N, C, h, w) tensor
+        timesteps : (N,) tensor
+        cond : Conditioning
+            Of N prompts.
+        size : (width, height) in px, optional
+            What SDXL is told of the picture's original and target size; its real size otherwise.
+
+        Returns
+        -------
+        (N, C, h, w) float32 tensor
+            Noise or velocity, whichever the model was trained to predict.
+        """
+        self.forwards += int(noisy.shape[0])
+        added = self._added(noisy, cond, size)
+        with self.autocast():
+            output = self.unet(
+                noisy.to(self.unet.dtype),
+                timesteps.to(self.device),
+                encoder_hidden_states=cond.hidden.to(self.unet.dtype),
+                added_cond_kwargs=added,
+                return_dict=False,
+            )[0]
+        return output.float()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mix (N, C, h, w) latents with noise as in training at these (N,) timesteps."""
+        return self.noise.add_noise(latents, noise, timesteps)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Say what a perfect prediction would be: the noise, or the velocity."""
+        if self.prediction_type == "epsilon":
+            return noise
+        return self.noise.get_velocity(latents, noise, timesteps)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in `compute_dtype` inside this context."""
+        lower = self.compute_dtype != torch.float32
+        return torch.autocast(
+            self.device.type, dtype=self.compute_dtype if lower else None, enabled=lower
+        )
+
+    def _added(
+        self, noisy: Tensor, cond: Conditioning, size: tuple[int, int] | None
+    ) -> dict[str, Tensor] | None:
+        """Make SDXL's added conditions: pooled text, original size, crop corner, target size."""
+        if self.family != "sdxl" or cond.pooled is None:
+            return None
+        height, width = (int(side) * self.pixels_per_latent for side in noisy.shape[-2:])
+        if size is not None:
+            width, height = size
+        times = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
+        return {
+            "text_embeds": cond.pooled.to(self.unet.dtype),
+            "time_ids": times.expand(noisy.shape[0], -1).to(self.unet.dtype),
+        }
+
+
+def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Base:
+    """Open a base model. Only a hub name can reach the network.
+
+    Parameters
+    ----------
+    name : str
+        ``miniature``, a folder in diffusers' layout, a .safetensors file or a hub name.
+    dtype : str
+        What is computed in: fp32, bf16, fp16; auto takes bf16, or fp16 on older CUDA cards.
+    device : str
+        cpu, cuda, cuda:1 ...; auto takes CUDA where there is one.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such model.
+    BadInputError
+        It is something else, damaged, or of another kind; or the device is not there.
+    """
+    where = _device(device)
+    compute = _dtype(dtype, where)
+    source = find(name)
+    weights = torch.float32 if where.type == "cpu" else compute
+    read = _read_folder if source.kind is Kind.FOLDER else _read_file
+    try:
+        with _quiet():
+            parts = read(source.path, weights)
+    except DAMAGE as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInputError(
+            f"{name} cannot be opened as a base model: {first}\n"
+            "Fix: its files may be incomplete or damaged; copy or download the model again."
+        ) from error
+    return assemble(name, parts, device=where, compute_dtype=compute)
+
+
+def assemble(
+    name: str, parts: dict[str, Any], *, device: torch.device, compute_dtype: torch.dtype
+) -> Base:
+    """Make a base model of a pipeline's parts.
+
+    Parameters
+    ----------
+    name : str
+    parts : dict
+        As a diffusers pipeline names them: unet, vae, text_encoder, tokenizer, scheduler ...
+    device : torch.device
+    compute_dtype : torch.dtype
+
+    Raises
+    ------
+    BadInputError
+        The UNet is of another kind: inpainting, a refiner.
+    """
+    unet, vae = parts["unet"], parts["vae"]
+    encoders = [parts[k] for k in ("text_encoder", "text_encoder_2") if parts.get(k) is not None]
+    tokenizers = [parts[k] for k in ("tokenizer", "tokenizer_2") if parts.get(k) is not None]
+    family = _family(unet)
+    _check_parts(name, unet, vae, family, len(encoders))
+    if device.type != "cpu" and vae.config.force_upcast and compute_dtype == torch.float16:
+        vae = vae.float()  # its values leave half precision's range
+    for model in (unet, vae, *encoders):
+        model.to(device).eval().requires_grad_(False)
+    unet.to(memory_format=torch.channels_last)
+    vae.to(memory_format=torch.channels_last)
+    noise = DDPMScheduler.from_config(parts["scheduler"].config)
+    per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
+    side = unet.config.sample_size
+    return Base(
+        name=name,
+        family=family,
+        unet=unet,
+        vae=vae,
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        noise=noise,
+        prediction_type=noise.config.prediction_type,
+        device=device,
+        compute_dtype=compute_dtype,
+        latent_scale=float(vae.config.scaling_factor),
+        latent_shift=float(vae.config.shift_factor or 0.0),
+        latent_channels=int(vae.config.latent_channels),
+        pixels_per_latent=per_latent,
+        size=int(side if isinstance(side, int) else max(side)) * per_latent,
+    )
+
+
+def _family(unet: Any) -> str:
+    if unet.config.addition_embed_type == "text_time":
+        return "sdxl"
+    return "sd2" if unet.config.use_linear_projection else "sd1"
+
+
+def _check_parts(name: str, unet: Any, vae: Any, family: str, encoders: int) -> None:
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise BadInputError(
+            f"{name} takes {unet.config.in_channels} channels where its VAE gives "
+            f"{vae.config.latent_channels}: an inpainting or editing model.\n"
+            "Fix: give the plain text-to-image model that the LoRA was trained on."
+        )
+    if encoders != (2 if family == "sdxl" else 1):
+        raise BadInputError(
+            f"{name} is {FAMILIES[family]} with {encoders} text encoder(s): a refiner, or a part "
+            "is missing.\nFix: give the plain text-to-image model that the LoRA was trained on."
+        )
+
+
+def _read_folder(path: Path, weights: torch.dtype) -> dict[str, Any]:
+    """Read the parts of a folder in diffusers' layout."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    readers: dict[str, Callable[..., Any]] = {
+        "unet": UNet2DConditionModel.from_pretrained,
+        "vae": AutoencoderKL.from_pretrained,
+        "text_encoder": CLIPTextModel.from_pretrained,
+        "text_encoder_2": CLIPTextModelWithProjection.from_pretrained,
+    }
+    parts: dict[str, Any] = {}
+    for part, read in readers.items():
+        if not (path / part).is_dir():
+            continue
+        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+        if (variant := _variant(path / part)) is not None:
+            options["variant"] = variant
+        if part in ("unet", "vae"):
+            parts[part] = read(str(path), subfolder=part, torch_dtype=weights, **options)
+        else:  # the option has two names in two versions
+            parts[part] = read(str(path), subfolder=part, **options).to(dtype=weights)
+    for part in ("tokenizer", "tokenizer_2"):
+        if (path / part).is_dir():
+            parts[part] = CLIPTokenizer.from_pretrained(path / part, local_files_only=True)
+    parts["scheduler"] = DDPMScheduler.from_pretrained(
+        str(path), subfolder="scheduler", local_files_only=True
+    )
+    missing = {"unet", "vae", "tokenizer"} - parts.keys()
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
+    return parts
+
+
+def _variant(folder: Path) -> str | None:
+    """Find out whether only a variant (``....fp16.safetensors``) of the weights is there."""
+    stems = {p.name.removesuffix(".safetensors") for p in folder.glob("*.safetensors")}
+    plain = {s for s in stems if "." not in s and "-of-" not in s}
+    if plain or not stems:
+        return None
+    return "fp16" if any(s.endswith(".fp16") for s in stems) else None
+
+
+def _read_file(path: Path, weights: torch.dtype) -> dict[str, Any]:
+    from lorascope.models import single_file
+
+    return single_file.read(path, weights)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars and remarks away; progress is the caller's to show."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity, bar in zip(libraries, before, bars, strict=True):
+            library.set_verbosity(verbosity)
+            if bar:
+                library.enable_progress_bar()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInputError(f"{name!r} is no device.\nFix: cpu, cuda or auto.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInputError("There is no CUDA device here.\nFix: use cpu or auto.")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            return torch.float16
+        return torch.bfloat16
+    if name not in DTYPES:
+        raise BadInputError(f"{name!r} is no number format.\nFix: {', '.join(DTYPES)} or auto.")
+    return DTYPES[name]

@@ -1,0 +1,102 @@
+"""A verdict becomes words: for a terminal, for a machine."""
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from lorascope.records import SCHEMA, Evidence, Finding, Fit, Measurement, Severity, Verdict
+
+WIDTH = 96
+SHAPES = {Fit.UNDERFIT: "▽", Fit.GOOD: "●", Fit.OVERFIT: "△", Fit.UNCERTAIN: "?"}
+MARKS = {Severity.ERROR: "✗", Severity.WARNING: "▲", Severity.INFO: "·"}
+ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
+
+
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings: errors first, then warnings, then what is only worth knowing."""
+    return sorted(findings, key=lambda f: ORDER.index(f.severity))
+
+
+def as_text(answer: Verdict) -> str:
+    """Write a verdict for a terminal: sentences first, the epochs, then the findings."""
+    lines = [f"{answer.run}: {answer.outcome.upper()}", *_wrapped(answer.summary), ""]
+    if answer.epochs:
+        lines += [_strip(answer), ""]
+    for finding in by_weight(answer.findings):
+        lines += _finding(finding)
+    if answer.not_measured:
+        lines += ["Not measured:"]
+        lines += [f"  {gap.tool}: {gap.why}\n    {gap.command}" for gap in answer.not_measured]
+    return "\n".join(lines).rstrip()
+
+
+def as_dict(answer: Verdict) -> dict[str, Any]:
+    """Write a verdict for machines: the contract of ``lorascope diagnose --json``."""
+    raw = asdict(answer)
+    return {
+        "schema": SCHEMA,
+        "run": raw["run"],
+        "tier": raw["tier"],
+        "outcome": raw["outcome"],
+        "summary": raw["summary"],
+        "best": raw["best"],
+        "epochs": list(raw["epochs"]),
+        "findings": list(raw["findings"]),
+        "not_measured": list(raw["not_measured"]),
+    }
+
+
+def evidence_as_text(evidence: Evidence) -> str:
+    """Write a tool's numbers and doubts for a terminal."""
+    lines = [_number(m) for m in evidence.measured.numbers]
+    lines += [f"  {line}" for caveat in evidence.measured.caveats for line in _wrapped(caveat)]
+    return "\n".join(lines)
+
+
+def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
+    """Write a tool's evidence for machines: numbers, tables, doubts; arrays by name alone."""
+    return {
+        "schema": SCHEMA,
+        "id": evidence.id,
+        "tool": evidence.tool,
+        "version": evidence.version,
+        "params": dict(evidence.params),
+        "inputs": dict(evidence.inputs),
+        "numbers": [asdict(m) for m in evidence.measured.numbers],
+        "tables": {name: list(rows) for name, rows in evidence.measured.tables.items()},
+        "arrays": sorted(evidence.measured.arrays),
+        "caveats": list(evidence.measured.caveats),
+    }
+
+
+def _strip(answer: Verdict) -> str:
+    """One mark an epoch; the pick starred, its confidence set in brackets."""
+    inside = set(answer.best.set) if answer.best else set()
+    cells = []
+    for e in answer.epochs:
+        star = "★" if answer.best and e.epoch == answer.best.epoch else ""
+        cell = f"{e.epoch}{SHAPES[e.fit]}{star}"
+        cells.append(f"[{cell}]" if e.epoch in inside else f" {cell} ")
+    legend = "▽ underfit  ● good  △ overfit  ? uncertain  ★ pick  [ ] as good as the pick"
+    return "\n".join([*_wrapped(" ".join(cells), "  "), f"  {legend}"])
+
+
+def _finding(finding: Finding) -> list[str]:
+    about = f"{finding.confidence} confidence, n = {finding.n}"
+    lines = _wrapped(f"{MARKS[finding.severity]} {finding.code}: {finding.text} ({about})")
+    if finding.fix:
+        lines += _wrapped(f"Fix: {finding.fix}", "    ")
+    if finding.command:
+        lines.append(f"    {finding.command}")
+    return lines
+
+
+def _number(m: Measurement) -> str:
+    unit = "" if m.unit == "1" else f" {m.unit}"
+    span = f", 95 % {m.interval[0]:.3g} to {m.interval[1]:.3g}" if m.interval else ""
+    return f"{m.name:<28}{m.value:>10.4g}{unit}  (n = {m.n}{span})"
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)

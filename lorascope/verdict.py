@@ -1,0 +1,154 @@
+"""Findings in, verdict out: a pure function of the stored evidence."""
+
+from collections.abc import Mapping, Sequence
+
+from lorascope.records import (
+    Best,
+    EpochFit,
+    Evidence,
+    Finding,
+    Fit,
+    Gap,
+    Outcome,
+    Severity,
+    Tool,
+    Verdict,
+)
+from lorascope.rules import RULES
+from lorascope.rules.fit import Scorecard, best_epoch, epoch_fits, scorecard
+from lorascope.run import Run, defaults
+from lorascope.tools import TOOLS
+
+NEEDED = ("loss", "grid", "tags", "vae", "weights")  # without one of these nothing passes
+WORDS = {
+    Fit.UNDERFIT: "underfit",
+    Fit.GOOD: "usable",
+    Fit.OVERFIT: "overfit",
+    Fit.UNCERTAIN: "uncertain",
+}
+
+
+def verdict(run: Run) -> Verdict:
+    """Judge all that a run knows."""
+    seen = standing(run)
+    findings = tuple(
+        finding
+        for rule in RULES
+        if all(tool in seen for tool in rule.uses)
+        for finding in rule.judge(seen)
+    )
+    gaps = tuple(_gap(run, tool) for tool in TOOLS if tool.name in NEEDED and tool.name not in seen)
+    card = scorecard(seen)
+    broken = {f.subject.get("epoch") for f in findings if f.code == "WGT-NAN"}
+    best = best_epoch(card) if card and not broken.issuperset(card.epochs) else None
+    epochs = epoch_fits(card) if card else ()
+    return Verdict(
+        run=run.name,
+        tier="D" if "loss" in seen else "C" if "tags" in seen else "A",
+        outcome=_outcome(findings, gaps),
+        summary=_summary(card, best, epochs, findings),
+        best=best,
+        epochs=epochs,
+        findings=tuple(_named(finding, run) for finding in findings),
+        not_measured=gaps,
+    )
+
+
+def standing(run: Run) -> Mapping[str, Evidence]:
+    """Choose, for every tool, the evidence that counts.
+
+    Only what was measured on the inputs as they are now; of several, the one that was asked with
+    the fewest options changed (an answer about three epochs does not replace the one about all),
+    and of those the newest.
+    """
+    seen: dict[str, Evidence] = {}
+    for tool in TOOLS:
+        usual = defaults(tool)
+        current = run.current(tool)
+        if current:
+            seen[tool.name] = min(reversed(current), key=lambda e: _changed(e, usual))
+    return seen
+
+
+def _changed(evidence: Evidence, usual: Mapping[str, object]) -> int:
+    return sum(evidence.params.get(name) != value for name, value in usual.items())
+
+
+def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:
+    """Worst finding wins; a gap is never a pass."""
+    if any(f.severity is Severity.ERROR for f in findings):
+        return Outcome.FAIL
+    if gaps:
+        return Outcome.INCONCLUSIVE
+    if any(f.severity is Severity.WARNING for f in findings):
+        return Outcome.WARN
+    return Outcome.PASS
+
+
+def _gap(run: Run, tool: Tool) -> Gap:
+    missing = [role for role in tool.reads if not run.has(role)]
+    why = f"the run has no {' and no '.join(missing)}" if missing else "nobody asked yet"
+    return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.path}")
+
+
+def _named(finding: Finding, run: Run) -> Finding:
+    """Put the run's own path into the command."""
+    fields = {name: getattr(finding, name) for name in Finding.__slots__}
+    return Finding(**{**fields, "command": finding.command.replace("RUN", str(run.path))})
+
+
+def _summary(
+    card: Scorecard | None,
+    best: Best | None,
+    epochs: Sequence[EpochFit],
+    findings: Sequence[Finding],
+) -> str:
+    """Say it in three sentences: which epoch, what surrounds it, what is wrong."""
+    if card is None:
+        first = "Which epoch is best was not measured."
+        second = "The held-out loss has to be measured first."
+    else:
+        first = _first_sentence(card, best)
+        second = _stretches(epochs)
+    errors = [f for f in findings if f.severity is Severity.ERROR]
+    warnings = [f for f in findings if f.severity is Severity.WARNING]
+    if errors:
+        third = f"Wrong: {', '.join(sorted({f.code for f in errors}))}."
+    elif warnings:
+        third = f"Worth mending: {', '.join(sorted({f.code for f in warnings}))}."
+    else:
+        third = "No rule found a fault."
+    return " ".join([first, second, third])
+
+
+def _first_sentence(card: Scorecard, best: Best | None) -> str:
+    if best is None:
+        return "No epoch can be recommended."
+    others = [e for e in best.set if e != best.epoch]
+    same = f"{_spans(others)} as good as far as can be told, " if others else ""
+    return (
+        f"Epoch {best.epoch} is the one to take ({same}{best.probability:.0%} sure, "
+        f"{card.images} held-out images)."
+    )
+
+
+def _stretches(epochs: Sequence[EpochFit]) -> str:
+    """Say which epochs are underfit, usable, overfit."""
+    parts = []
+    for fit in (Fit.UNDERFIT, Fit.GOOD, Fit.OVERFIT, Fit.UNCERTAIN):
+        here = [e.epoch for e in epochs if e.fit is fit]
+        if here:
+            parts.append(f"{_spans(here)} {WORDS[fit]}")
+    text = ", ".join(parts)
+    return f"Epochs: {text}."
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Write 1, 2, 3, 7 as "1-3, 7"."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ", ".join(str(s[0]) if len(s) == 1 else f"{s[0]}-{s[-1]}" for s in spans)

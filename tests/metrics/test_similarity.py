@@ -1,0 +1,179 @@
+"""Similarity: known answers, what must not matter, what is refused, copies that are found."""
+
+import numpy as np
+import pytest
+
+from lorascope.errors import ShapeError
+from lorascope.metrics import similarity
+from lorascope.metrics.similarity import Copies, LikenessScale
+
+
+def test_layout_of_a_plain_map_is_its_value_and_no_deviation():
+    found = similarity.layout(np.full((2, 3, 8, 8), 0.5))
+    assert found.shape == (2, 2 * 3 * 21)
+    assert sorted(set(found.ravel())) == [0.0, 0.5]
+
+
+def test_layout_tells_left_from_right_but_not_where_in_a_cell():
+    left, right, moved = np.zeros((3, 1, 1, 8, 8))
+    left[0, 0, 0, 0], right[0, 0, 0, 7], moved[0, 0, 1, 1] = 1, 1, 1
+    assert not np.allclose(similarity.layout(left), similarity.layout(right))
+    assert np.allclose(similarity.layout(left), similarity.layout(moved))
+
+
+def test_layout_takes_maps_that_do_not_divide_evenly():
+    assert np.isfinite(similarity.layout(np.ones((1, 2, 7, 5)))).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 3, 8)])
+def test_layout_refuses_what_it_cannot_cut(shape):
+    with pytest.raises(ShapeError, match="Layout"):
+        similarity.layout(np.zeros(shape))
+
+
+def test_gist_averages_fields_of_any_picture():
+    picture = np.zeros((33, 50, 3), np.uint8)
+    picture[:, 25:] = 255
+    found = similarity.gist(picture, side=2).reshape(2, 2, 3)
+    assert found[:, 0].max() == 0
+    assert found[:, 1].min() == 1
+
+
+def test_gist_refuses_a_picture_with_fewer_pixels_than_fields():
+    with pytest.raises(ShapeError, match="fields"):
+        similarity.gist(np.zeros((8, 20, 3), np.uint8))
+
+
+def test_the_nearest_references_count_and_the_others_do_not():
+    references = np.array([[1.0, 0], [1, 0], [0, 1], [-1, 0]])
+    sample = np.array([[1.0, 0.0]])
+    assert similarity.nearest_cosine(sample, references, neighbours=2) == pytest.approx([1])
+    assert similarity.nearest_cosine(sample, references, neighbours=9) == pytest.approx([0.25])
+
+
+def test_leaving_one_out_never_compares_a_picture_with_itself():
+    assert similarity.leave_one_out(np.eye(3)) == pytest.approx([0, 0, 0])
+
+
+def test_cosines_refuse_other_features_and_no_reference():
+    with pytest.raises(ShapeError, match="compared"):
+        similarity.cosines(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ShapeError, match="reference"):
+        similarity.nearest_cosine(np.ones((2, 3)), np.ones((0, 3)))
+    with pytest.raises(ShapeError, match="two"):
+        similarity.leave_one_out(np.ones((1, 3)))
+
+
+@pytest.fixture
+def worlds(rng):
+    """Base pictures around one place, training images around another."""
+    base, training = rng.normal(size=(8, 40)), rng.normal(size=(20, 40))
+    training[:, :10] += 6
+    return base, training, rng
+
+
+def test_the_likeness_scale_goes_from_the_base_model_to_the_training_images(worlds):
+    base, training, rng = worlds
+    scale = LikenessScale.between(base, training)
+    unseen = rng.normal(size=(50, 40))
+    unseen[:, :10] += 6
+    assert scale.likeness(base).mean() == pytest.approx(0)
+    assert scale.likeness(unseen).mean() == pytest.approx(1, abs=0.1)
+    assert 0.2 < scale.likeness((base + unseen[:8]) / 2).mean() < 1
+
+
+def test_a_copy_of_a_training_image_is_nearer_than_training_images_to_each_other(worlds):
+    base, training, _ = worlds
+    assert (LikenessScale.between(base, training).likeness(training) > 1).all()
+
+
+def test_likeness_does_not_depend_on_the_unit_of_a_feature(worlds):
+    base, training, rng = worlds
+    units = rng.uniform(0.1, 10, 40)
+    one = LikenessScale.between(base, training).likeness(training)
+    other = LikenessScale.between(base * units, training * units).likeness(training * units)
+    assert one == pytest.approx(other)
+
+
+def test_a_feature_that_never_varies_does_no_harm(worlds):
+    base, training, _ = worlds
+    base[:, 5], training[:, 5] = 2, 2
+    assert np.isfinite(LikenessScale.between(base, training).likeness(training)).all()
+
+
+def test_no_scale_is_laid_between_two_places_that_are_the_same(rng):
+    pictures = rng.normal(size=(30, 10))
+    assert LikenessScale.between(pictures, pictures).likeness(pictures) is None
+
+
+def test_one_training_image_alone_lays_no_scale(worlds):
+    base, training, _ = worlds
+    assert LikenessScale.between(base, training[:1]).likeness(base) is None
+
+
+def test_distances_are_root_mean_squares():
+    found = similarity.distances(np.array([[0.0, 0.0]]), np.array([[3.0, 3.0], [0.0, 2.0]]))
+    assert found == pytest.approx(np.array([[3, 2**0.5]]))
+
+
+def test_near_duplicates_count_once(rng):
+    pictures = rng.normal(size=(6, 30))
+    pictures[3] = pictures[1] + 1e-3
+    assert similarity.distinct(pictures) == [0, 1, 2, 4, 5]
+    assert similarity.distinct(pictures[:1]) == [0]
+
+
+def test_the_nearest_ratio_is_zero_for_a_copy_and_one_for_no_favourite():
+    references = np.array([[0.0, 0.0], [4.0, 0.0]])
+    assert similarity.nearest_ratio(np.array([4.0, 0.0]), references) == (1, 0.0, 0.0)
+    assert similarity.nearest_ratio(np.array([2.0, 0.0]), references)[2] == pytest.approx(1)
+    with pytest.raises(ShapeError, match="two"):
+        similarity.nearest_ratio(references[0], references[:1])
+
+
+def test_a_noisy_copy_is_found_and_named_even_beside_its_twin(rng):
+    pictures = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    pictures[5] = pictures[2]
+    gists = np.stack([similarity.gist(p) for p in pictures])
+    copies = Copies.among([f"{i}.png" for i in range(6)], gists)
+    noisy = (pictures[5] * 0.98 + rng.integers(0, 5, (32, 32, 3))).astype(np.uint8)
+    name, ratio = copies.nearest(noisy)
+    assert name == "2.png"
+    assert ratio < 1 / 3
+    assert copies.nearest(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))[1] > 0.8
+
+
+def test_with_one_training_image_there_is_no_ratio():
+    picture = np.zeros((16, 16, 3), np.uint8)
+    copies = Copies.among(["only.png"], similarity.gist(picture)[None])
+    assert copies.nearest(picture) == ("only.png", None)
+
+
+def test_pixel_change_goes_from_the_same_to_black_against_white():
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert similarity.pixel_change(black, black) == 0
+    assert similarity.pixel_change(black, black + 255) == 1
+    with pytest.raises(ShapeError, match="compared"):
+        similarity.pixel_change(black, black[:2])
+
+
+def test_maps_of_one_shape_are_alike_and_maps_apart_are_not():
+    one, other = np.zeros((2, 4, 4))
+    one[0], other[3] = 1, 1
+    assert similarity.map_cosine(one, 3 * one) == pytest.approx(1)
+    assert similarity.map_cosine(one, other) == 0
+    assert similarity.map_cosine(one, 0 * one) == 0
+
+
+def test_overlap_asks_how_much_of_the_first_map_the_second_covers():
+    small, large = np.zeros((2, 4, 4))
+    small[0], large[:2] = 1, 5
+    assert similarity.overlap(small, large) == pytest.approx(1)
+    assert similarity.overlap(large, small) == pytest.approx(0.5)
+    assert similarity.overlap(small, 0 * large) == 0
+
+
+@pytest.mark.parametrize("compare", [similarity.map_cosine, similarity.overlap])
+def test_maps_of_two_sizes_are_refused(compare):
+    with pytest.raises(ShapeError, match="Maps"):
+        compare(np.ones((2, 2)), np.ones((2, 3)))

@@ -1,0 +1,226 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.errors import BadInputError
+from lorascope.io.lora_file import LoraFile, LoraModule, read_lora, write_lora
+from lorascope.models import sampling
+from lorascope.models.lora import LoraMismatchError, Merger, architecture, merged, module_names
+from tests import pipelines
+
+DOWN = "lora_unet_down_blocks_0_"
+ATTENTION = f"{DOWN}attentions_0_transformer_blocks_0_attn2_to_k"
+TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+SIDES = ("q", "k", "v", "out")
+LAYERS = {  # one of every shape that a LoRA can have
+    "sd1": [
+        ATTENTION,
+        f"{DOWN}attentions_0_transformer_blocks_0_attn1_to_out_0",
+        f"{DOWN}attentions_0_transformer_blocks_0_ff_net_0_proj",
+        f"{DOWN}attentions_0_proj_in",  # convolution 1 x 1
+        f"{DOWN}resnets_0_conv1",  # convolution 3 x 3
+        f"{DOWN}downsamplers_0_conv",
+        "lora_unet_mid_block_resnets_1_time_emb_proj",
+        # all four of a layer: of a file with fewer, diffusers 0.42 drops the rest without an error
+        *(f"lora_te_text_model_encoder_layers_0_self_attn_{x}_proj" for x in SIDES),
+        "lora_te_text_model_encoder_layers_1_mlp_fc2",
+    ],
+    "sdxl": [
+        "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k",
+        "lora_unet_up_blocks_0_attentions_1_transformer_blocks_1_attn1_to_out_0",
+        "lora_unet_mid_block_attentions_0_proj_in",
+        "lora_unet_up_blocks_0_resnets_0_conv_shortcut",
+        *(f"lora_te1_text_model_encoder_layers_1_self_attn_{x}_proj" for x in SIDES),
+        "lora_te1_text_model_encoder_layers_1_mlp_fc1",
+        *(f"lora_te2_text_model_encoder_layers_0_self_attn_{x}_proj" for x in SIDES),
+    ],
+}
+
+
+@pytest.fixture
+def base(tmp_path):
+    return pipelines.base_of(pipelines.sd1(tmp_path / "sd1"))
+
+
+def lora_of(modules, path="some.safetensors", *, unsupported=(), metadata=None) -> LoraFile:
+    return LoraFile(Path(path), metadata or {}, {m.name: m for m in modules}, "F32", unsupported)
+
+
+def weights(base) -> dict[str, torch.Tensor]:
+    return {name: layer.weight.detach().clone() for name, layer in module_names(base).items()}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in diffusers' own call
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_a_merge_is_what_diffusers_makes_of_the_same_file(tmp_path, kind):
+    make = getattr(pipelines, kind)
+    base, pipeline = pipelines.base_of(make(tmp_path / "ours")), make(tmp_path / "theirs")
+    pipeline.set_progress_bar_config(disable=True)
+    modules = pipelines.random_modules(base, LAYERS[kind], rank=2, alpha=1.5)
+    file = tmp_path / "lora.safetensors"
+    write_lora(file, modules, {}, dtype="F32")
+
+    def theirs() -> torch.Tensor:
+        return pipeline(
+            "a red hat",
+            negative_prompt="",
+            num_inference_steps=2,
+            guidance_scale=3.0,
+            generator=torch.Generator("cpu").manual_seed(4),
+            output_type="latent",
+        ).images
+
+    def ours() -> torch.Tensor:
+        sampler = "ddim" if kind == "sd1" else "euler"
+        return sampling.sample_latents(
+            base, ["a red hat"], [4], steps=2, guidance=3.0, sampler=sampler
+        )
+
+    plain = theirs()
+    torch.testing.assert_close(ours(), plain, atol=1e-4, rtol=1e-4)
+    pipeline.load_lora_weights(str(tmp_path), weight_name=file.name)
+    loaded = theirs()
+    with merged(base, read_lora(file)):
+        torch.testing.assert_close(ours(), loaded, atol=1e-4, rtol=1e-4)
+    assert (loaded - plain).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_diffusers_sees_every_module_of_a_written_file(tmp_path, kind):
+    pipeline = getattr(pipelines, kind)(tmp_path / "base")
+    base = pipelines.base_of(pipeline)
+    modules = pipelines.random_modules(base, LAYERS[kind], rank=2, alpha=1.5)
+    targets = weights(base)
+    write_lora(tmp_path / "lora.safetensors", modules, {}, dtype="F32")
+    pipeline.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
+    pipeline.fuse_lora()
+    fused = {
+        name.removesuffix("_base_layer"): layer.weight
+        for name, layer in module_names(base).items()
+        if "_lora_A_" not in name and "_lora_B_" not in name
+    }
+    for module in modules:
+        delta = module.scale * module.up.reshape(len(module.up), -1) @ module.down.reshape(2, -1)
+        wanted = targets[module.name] + torch.from_numpy(delta).reshape(targets[module.name].shape)
+        torch.testing.assert_close(fused[module.name], wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_a_merge_adds_strength_times_scale_times_up_at_down(base):
+    before = weights(base)
+    module = LoraModule(
+        ATTENTION,
+        np.eye(2, 16, dtype=np.float32),
+        np.arange(16, dtype=np.float32).reshape(8, 2),
+        alpha=4.0,
+    )
+    Merger(base).apply(lora_of([module]), strength=0.5)
+    wanted = torch.zeros(8, 16)
+    wanted[:, :2] = torch.arange(16.0).reshape(8, 2)
+    torch.testing.assert_close(weights(base)[ATTENTION], before[ATTENTION] + wanted)
+
+
+def test_restoring_gives_back_every_bit_after_many_swaps(base):
+    before = weights(base)
+    merger = Merger(base)
+    loras = [lora_of(pipelines.random_modules(base, LAYERS["sd1"], seed=s)) for s in range(3)]
+    for turn in range(6):
+        merger.apply(loras[turn % 3], strength=0.3 + turn)
+    changed = [n for n, w in weights(base).items() if not torch.equal(w, before[n])]
+    assert sorted(changed) == sorted(LAYERS["sd1"])
+    merger.restore()
+    after = weights(base)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_swap_leaves_no_trace_of_the_lora_before(base):
+    one, two = (
+        lora_of(pipelines.random_modules(base, names, seed=seed))
+        for seed, names in enumerate([LAYERS["sd1"][:4], LAYERS["sd1"][3:]])
+    )
+    Merger(base).apply(two)
+    direct = weights(base)
+    Merger(base).apply(one, strength=7.0)
+    Merger(base).apply(two)
+    swapped = weights(base)
+    assert all(torch.equal(direct[name], swapped[name]) for name in direct)
+
+
+def test_strength_zero_is_the_base_model_and_text_has_a_strength_of_its_own(base):
+    before = weights(base)
+    lora = lora_of(pipelines.random_modules(base, [ATTENTION, TEXT]))
+    merger = Merger(base)
+    merger.apply(lora, strength=0.0)
+    assert torch.equal(weights(base)[ATTENTION], before[ATTENTION])
+    merger.apply(lora, strength=1.0, text_strength=0.0)
+    now = weights(base)
+    assert torch.equal(now[TEXT], before[TEXT])
+    assert not torch.equal(now[ATTENTION], before[ATTENTION])
+    merger.apply(lora, strength=1.0)
+    assert not torch.equal(weights(base)[TEXT], before[TEXT])
+
+
+def test_the_base_model_comes_back_after_an_error_inside(base):
+    before = weights(base)[ATTENTION]
+    lora = lora_of(pipelines.random_modules(base, [ATTENTION]))
+    with pytest.raises(ZeroDivisionError), merged(base, lora):
+        assert not torch.equal(weights(base)[ATTENTION], before)
+        raise ZeroDivisionError
+    assert torch.equal(weights(base)[ATTENTION], before)
+
+
+def test_names_spell_text_model_out_in_either_layout(tmp_path, base):
+    assert TEXT in module_names(base)
+    wide = pipelines.base_of(pipelines.sdxl(tmp_path / "sdxl"))
+    assert not hasattr(wide.text_encoders[0], "text_model")
+    assert hasattr(wide.text_encoders[1], "text_model")
+    for number in (1, 2):
+        name = f"lora_te{number}_text_model_encoder_layers_0_mlp_fc1"
+        assert name in module_names(wide)
+
+
+def test_a_lora_of_another_architecture_is_refused_with_both_named(base):
+    wide = LoraModule(ATTENTION, np.zeros((2, 2048), np.float32), np.zeros((8, 2), np.float32), 2.0)
+    before = weights(base)
+    fitting = pipelines.random_modules(base, [TEXT])
+    with pytest.raises(LoraMismatchError) as raised:
+        Merger(base).apply(lora_of([*fitting, wide], "wide.safetensors"))
+    assert "wide.safetensors" in str(raised.value)
+    assert "SDXL" in str(raised.value)
+    assert "SD 1.x" in str(raised.value)
+    after = weights(base)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_lora_of_other_sizes_or_layers_is_refused_by_name(base):
+    (module,) = pipelines.random_modules(base, [ATTENTION])
+    small = LoraModule(ATTENTION, module.down[:, :-1], module.up, 1.0)
+    with pytest.raises(LoraMismatchError, match=r"other sizes.*\(8, 16\)"):
+        Merger(base).apply(lora_of([small]))
+    stranger = LoraModule(f"{ATTENTION}_more", module.down, module.up, 1.0)
+    with pytest.raises(LoraMismatchError, match="lacks 1 of its 1 modules"):
+        Merger(base).apply(lora_of([stranger]))
+
+
+def test_other_network_types_are_refused_in_one_message(base):
+    lora = lora_of([], unsupported=("lora_unet_a (LoHa)", "lora_unet_b (LoHa)"))
+    with pytest.raises(BadInputError, match=r"2 modules .* lora_unet_a \(LoHa\)"):
+        Merger(base).apply(lora)
+
+
+@pytest.mark.parametrize(
+    ("width", "metadata", "answer"),
+    [
+        (768, {}, "SD 1.x"),
+        (1024, {}, "SD 2.x"),
+        (2048, {}, "SDXL"),
+        (160, {"ss_base_model_version": "sdxl_base_v1-0"}, "SDXL"),
+        (160, {}, ""),
+    ],
+)
+def test_the_architecture_shows_in_the_width_of_the_text(width, metadata, answer):
+    module = LoraModule(
+        ATTENTION, np.zeros((2, width), np.float32), np.zeros((8, 2), np.float32), 2.0
+    )
+    assert architecture(lora_of([module], metadata=metadata)) == answer

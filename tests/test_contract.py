@@ -1,0 +1,141 @@
+"""What makes a tool a tool, and a command a command: checked for all of them at once."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lorascope.cli import ABOUT, PRESETS, TOOL_NAMES, cli, option_helps
+from lorascope.rules import RULES
+from lorascope.run import defaults
+from lorascope.tools import TOOLS
+from tests.conftest import measure_all
+
+ROOT = Path(__file__).parents[1]
+VIEWS = ROOT / "dashboards" / "views"
+COMMANDS = sorted({*cli.commands, *TOOL_NAMES})
+
+each_tool = pytest.mark.parametrize("tool", TOOLS, ids=lambda t: t.name)
+
+
+def run_cli(*words):
+    return CliRunner().invoke(cli, [str(w) for w in words])
+
+
+@each_tool
+def test_every_tool_has_a_documented_command(tool):
+    shown = run_cli(tool.name, "--help")
+    assert shown.exit_code == 0, shown.output
+    for name in defaults(tool):
+        assert f"--{name.replace('_', '-')}" in shown.output
+
+
+@each_tool
+def test_every_option_of_a_tool_says_what_it_means(tool):
+    assert set(defaults(tool)) <= set(option_helps(tool))
+    assert all(option_helps(tool)[name] for name in defaults(tool))
+
+
+@each_tool
+def test_every_tool_declares_what_it_reads_and_has_a_page(tool):
+    assert tool.reads
+    assert tool.asks.endswith("?")
+    assert (VIEWS / f"{tool.name}.py").is_file()
+
+
+def test_the_command_line_lists_exactly_the_tools():
+    assert sorted(TOOL_NAMES) == sorted(t.name for t in TOOLS)
+    assert set(ABOUT) == set(TOOL_NAMES)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_asks_only_for_options_that_exist(preset):
+    by_name = {tool.name: tool for tool in TOOLS}
+    for name, params in PRESETS[preset].items():
+        assert set(params) <= set(inspect.signature(by_name[name].measure).parameters)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    shown = run_cli(name, "--help")
+    assert shown.exit_code == 0, shown.output
+    assert len(shown.output.splitlines()) > 3
+
+
+@pytest.mark.parametrize("name", [*TOOL_NAMES, "diagnose"])
+def test_a_folder_that_is_no_run_is_two_lines_and_exit_code_2(name, tmp_path):
+    shown = run_cli(name, tmp_path)
+    assert shown.exit_code == 2
+    assert "is not a run" in shown.output
+    assert "Fix:" in shown.output
+    assert "Traceback" not in shown.output
+
+
+@pytest.mark.parametrize("name", TOOL_NAMES)
+def test_a_run_without_inputs_is_told_what_is_missing(name, empty_run):
+    shown = run_cli(name, empty_run.path)
+    assert shown.exit_code == 2
+    assert "Fix:" in shown.output
+    assert "Traceback" not in shown.output
+
+
+@pytest.mark.parametrize("name", ["weights", "tags"])
+def test_a_tool_prints_json_for_machines(name, tiny_run):
+    shown = run_cli(name, tiny_run.path, "--json")
+    said = json.loads(shown.stdout)
+    assert said["tool"] == name
+    assert said["numbers"]
+
+
+def test_diagnose_answers_from_the_store_and_reports_by_exit_code(tiny_run, monkeypatch):
+    measure_all(tiny_run)
+    monkeypatch.setitem(PRESETS, "standard", {})
+    shown = run_cli("diagnose", tiny_run.path, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["outcome"] == "warn"
+
+
+def test_diagnose_of_a_run_nobody_measured_exits_3(tiny_run, monkeypatch):
+    monkeypatch.setitem(PRESETS, "standard", {})
+    assert run_cli("diagnose", tiny_run.path).exit_code == 3
+
+
+def test_a_fault_exits_1(tiny_run, monkeypatch, rng):
+    from tests.test_rules import plant_nan
+
+    plant_nan(tiny_run, rng)
+    monkeypatch.setitem(PRESETS, "standard", {})
+    assert run_cli("diagnose", tiny_run.path).exit_code == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.code)
+def test_every_finding_can_be_explained(rule):
+    shown = run_cli("explain", rule.code.lower())
+    assert shown.exit_code == 0
+    assert rule.code in shown.output
+    assert "What to do" in shown.output
+    assert rule.code in run_cli("rules").output
+
+
+def test_an_unknown_finding_is_answered_with_the_nearest():
+    shown = run_cli("explain", "FIT-OVERR")
+    assert shown.exit_code == 2
+    assert "Did you mean FIT-OVER?" in shown.output
+
+
+def test_a_new_config_is_written_once_and_never_over(tmp_path):
+    file = tmp_path / "fern.toml"
+    assert run_cli("new", tmp_path / "fern", "--dataset", "pictures").exit_code == 0
+    assert 'dataset = "pictures"' in file.read_text()
+    shown = run_cli("new", tmp_path / "fern")
+    assert shown.exit_code == 2
+    assert "is there already" in shown.output
+
+
+def test_every_command_named_in_the_readme_exists():
+    named = set(re.findall(r"lorascope ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named, "the README names no command"
+    assert named <= set(COMMANDS)

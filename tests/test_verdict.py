@@ -1,0 +1,91 @@
+"""The verdict: what counts, what is missing, and what it says."""
+
+import json
+
+from lorascope import report
+from lorascope.records import Outcome
+from lorascope.tools import GRID, WEIGHTS
+from lorascope.verdict import standing, verdict
+from tests.conftest import EPOCHS, measure_all, write_checkpoint
+
+CONTRACT = {
+    "schema",
+    "run",
+    "tier",
+    "outcome",
+    "summary",
+    "best",
+    "epochs",
+    "findings",
+    "not_measured",
+}
+
+
+def test_a_gap_is_never_a_pass(empty_run):
+    answer = verdict(empty_run)
+    assert answer.outcome is Outcome.INCONCLUSIVE
+    assert {gap.tool for gap in answer.not_measured} == {"loss", "grid", "tags", "vae", "weights"}
+
+
+def test_every_gap_names_the_command_that_closes_it(empty_run):
+    for gap in verdict(empty_run).not_measured:
+        assert gap.command == f"lorascope {gap.tool} {empty_run.path}"
+
+
+def test_an_overtrained_tail_is_a_warning_with_an_epoch_to_take(tiny_run):
+    measure_all(tiny_run)
+    answer = verdict(tiny_run)
+    assert answer.outcome is Outcome.WARN
+    assert answer.best is not None
+    assert f"Epoch {answer.best.epoch} is the one to take" in answer.summary
+
+
+def test_the_json_is_the_contract(tiny_run):
+    measure_all(tiny_run)
+    said = json.loads(json.dumps(report.as_dict(verdict(tiny_run))))
+    assert set(said) == CONTRACT
+    assert set(said["best"]) == {
+        "epoch", "step", "probability", "set", "strength", "likeness_first", "flexibility_first"
+    }  # fmt: skip
+    assert {"epoch", "step", "file", "fit", "probability"} <= set(said["epochs"][0])
+    parts = "code severity confidence subject numbers n text fix command".split()
+    assert set(parts) <= set(said["findings"][0])
+
+
+def test_evidence_about_other_files_does_not_count(tiny_run, rng):
+    tiny_run.measure(WEIGHTS)
+    assert "weights" in standing(tiny_run)
+    write_checkpoint(tiny_run, EPOCHS + 1, rng)
+    assert "weights" not in standing(tiny_run)
+
+
+def test_an_answer_about_some_epochs_does_not_replace_the_one_about_all(tiny_run):
+    import dataclasses
+    import functools
+
+    from lorascope.records import Measured
+
+    measure_all(tiny_run)
+    before = standing(tiny_run)["grid"]
+
+    @functools.wraps(GRID.measure)
+    def narrow(*_args, **_options):
+        return Measured(numbers=())
+
+    tiny_run.measure(dataclasses.replace(GRID, measure=narrow), epochs="2")
+    assert len(tiny_run.all("grid")) == 2
+    assert standing(tiny_run)["grid"] == before
+
+
+def test_the_text_names_epochs_with_their_shapes_and_the_pick_with_a_star(tiny_run):
+    measure_all(tiny_run)
+    text = report.as_text(verdict(tiny_run))
+    assert "1▽" in text
+    assert f"{EPOCHS}△" in text
+    assert "★" in text
+    assert max(len(line) for line in text.splitlines()) <= 200
+
+
+def test_a_verdict_is_a_pure_function_of_the_evidence(tiny_run):
+    measure_all(tiny_run)
+    assert verdict(tiny_run) == verdict(tiny_run)

@@ -1,0 +1,303 @@
+"""The held-out loss: exact on known cases, the same whatever the order, honest about gaps."""
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lorascope.errors import BadInputError, MissingInputError
+from lorascope.io.dataset_file import Dataset, DatasetImage, read_dataset, write_dataset
+from lorascope.io.lora_file import LoraModule, read_lora, write_lora
+from lorascope.io.train_log import LogRow, LogWriter
+from lorascope.models import base as base_module
+from lorascope.models.base import Base
+from lorascope.models.lora import merged, module_names
+from lorascope.records import Measured, seed_from
+from lorascope.run import Run
+from lorascope.tools import LOSS
+from lorascope.tools.loss import loss
+from tests import pipelines
+
+FEW = {"strata": 2, "draws": 1}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory) -> dict[str, Base]:
+    return {
+        "tiny": pipelines.base_of(pipelines.sd1(tmp_path_factory.mktemp("sd1"), channels=8)),
+        "velocity": pipelines.base_of(pipelines.sd2(tmp_path_factory.mktemp("sd2"))),
+        "large": pipelines.base_of(pipelines.sdxl(tmp_path_factory.mktemp("sdxl"))),
+    }
+
+
+@pytest.fixture(autouse=True)
+def opened(bases, monkeypatch):
+    monkeypatch.setattr(base_module, "load_base", lambda name, dtype: bases[name])
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, bases) -> dict[str, Path]:
+    return planted(tmp_path, bases)
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory, bases) -> Measured:
+    """What the tool says about the planted inputs: asked once for many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_module, "load_base", lambda name, dtype: bases[name])
+        return loss(planted(tmp_path_factory.mktemp("planted"), bases), **FEW)
+
+
+def planted(tmp_path: Path, bases) -> dict[str, Path]:
+    """Five pictures, two of them held out, and two checkpoints."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    images = []
+    for i in range(5):
+        picture = np.random.default_rng(i).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(root / f"{i}.png")
+        images.append(
+            DatasetImage(
+                file=f"{i}.png",
+                sha256=hashlib.sha256((root / f"{i}.png").read_bytes()).hexdigest(),
+                caption="sks, red hat" if i % 2 else "sks, cat",
+                repeats=1,
+                split="held-out" if i < 2 else "train",
+                width=64,
+                height=64,
+            )
+        )
+    places = {
+        "lora": tmp_path / "lora",
+        "dataset": tmp_path / "dataset.json",
+        "base": Path("tiny"),
+    }
+    dataset = Dataset(
+        root=root, trigger="sks", class_word="", resolution=(64, 64), images=tuple(images)
+    )
+    write_dataset(places["dataset"], dataset)
+    save(places, bases["tiny"], 1, 0.5)
+    save(places, bases["tiny"], 2, 1.0)
+    return places
+
+
+def save(inputs, base, epoch, strength, *, only="") -> None:
+    wanted = (only,) if only else ("attn2_to_k", "mlp_fc1")
+    names = [n for n in module_names(base) if any(w in n for w in wanted)]
+    modules = [
+        LoraModule(m.name, m.down, m.up * np.float32(strength), m.alpha)
+        for m in pipelines.random_modules(base, names)
+    ]
+    path = inputs["lora"] / f"fern-{epoch:06d}.safetensors"
+    write_lora(path, modules, {"ss_epoch": str(epoch), "ss_steps": str(10 * epoch)}, dtype="F32")
+
+
+def change(inputs, **changes) -> None:
+    dataset = read_dataset(inputs["dataset"])
+    write_dataset(inputs["dataset"], dataclasses.replace(dataset, **changes))
+
+
+def number(measured, name) -> float:
+    return next(m.value for m in measured.numbers if m.name == name)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "velocity", "large"])
+def test_an_update_of_zero_is_exactly_the_base_model(inputs, bases, kind):
+    inputs["base"] = Path(kind)
+    save(inputs, bases[kind], 1, 0.0)
+    save(inputs, bases[kind], 2, 0.0)
+    found = loss(inputs, **FEW)
+    assert (found.arrays["losses"] == found.arrays["losses"][0]).all()
+    for row in found.tables["epochs"]:
+        assert row["held_out"] == row["train"] == row["gap"] == 0
+        assert row["rise"] is None
+    for row in found.tables["drift"]:
+        assert row["drift"] == row["empty"] == 0
+    assert number(found, "depth") == 0
+
+
+def test_the_value_is_the_mean_log_ratio_done_by_hand(inputs, bases):
+    base, dataset = bases["tiny"], read_dataset(inputs["dataset"])
+    image = min(dataset.held_out, key=lambda i: i.sha256)
+    found = loss(inputs, strata=2, draws=2, images=1, seed=7)
+    pixels = np.array(Image.open(dataset.path(image)))
+    lora = read_lora(inputs["lora"] / "fern-000002.safetensors")
+    ratios = []
+    with torch.no_grad():
+        latent = base.encode_images(pixels[None])
+        for k in range(2):
+            t = int(1000 * (k + seed_from(7, "stratum", k) / 2**63) / 2)
+            for r in range(2):
+                key = seed_from(7, image.sha256, k, r)
+                draw = np.random.Generator(np.random.Philox(key=key))
+                noise = torch.from_numpy(draw.standard_normal((1, 8, 8, 8), dtype=np.float32))
+                at = torch.tensor([t])
+                errors = []
+                for which in (None, lora):
+                    with merged(base, which):
+                        cond = base.encode_prompts([image.caption])
+                        out = base.predict(base.add_noise(latent, noise, at), at, cond)
+                    errors.append(float(((out - noise) ** 2).mean()))
+                ratios.append(math.log(errors[1] / errors[0]))
+    row = next(r for r in found.tables["images"] if (r["epoch"], r["image"]) == (2, image.file))
+    assert row["value"] == pytest.approx(np.mean(ratios), abs=1e-5)
+    assert abs(row["value"]) > 1e-3
+
+
+def test_epochs_are_means_over_their_images(answer):
+    found = answer
+    values = np.log(found.arrays["losses"] / found.arrays["losses"][0]).mean(axis=(2, 3))
+    for c, row in enumerate(found.tables["epochs"]):
+        assert row["held_out"] == pytest.approx(values[c, :2].mean())
+        assert row["train"] == pytest.approx(values[c, 2:].mean())
+        assert row["held_out_low"] <= row["held_out"] <= row["held_out_high"]
+    assert [r["epoch"] for r in found.tables["epochs"]] == [0, 1, 2]
+    assert [r["step"] for r in found.tables["epochs"]] == [0, 10, 20]
+    assert sum(r["p_best"] for r in found.tables["epochs"]) == pytest.approx(1)
+
+
+def test_rise_runs_from_zero_at_the_best_to_one_at_the_base_models_level(inputs, bases):
+    save(inputs, bases["tiny"], 2, 30.0, only="conv_out")
+    rows = loss(inputs, **FEW).tables["epochs"]
+    assert rows[1]["held_out"] < 0 < rows[2]["held_out"]
+    assert (rows[0]["rise"], rows[1]["rise"]) == (pytest.approx(1), 0)
+    assert rows[2]["rise"] > 1
+    assert rows[1]["p_best"] == 1
+    assert (rows[1]["in_set"], rows[2]["in_set"]) == (True, False)
+
+
+def test_every_third_of_the_noise_schedule_has_its_band(inputs):
+    rows = loss(inputs, strata=10, draws=1, images=1).tables["bands"]
+    rows = [r for r in rows if r["epoch"] == 1]
+    assert {r["band"]: r["timesteps"] for r in rows} == {
+        "composition": 3,
+        "structure": 4,
+        "detail": 2,
+    }
+
+
+def test_drift_grows_with_the_update(answer):
+    rows = answer.tables["drift"]
+    for name in ("drift", "empty"):
+        assert 0 == rows[0][name] < rows[1][name] < rows[2][name]
+
+
+def test_the_same_question_gives_the_same_bits(inputs, answer):
+    one, other = answer, loss(inputs, **FEW)
+    assert one.numbers == other.numbers
+    assert one.tables == other.tables
+    assert (one.arrays["losses"] == other.arrays["losses"]).all()
+
+
+def test_the_order_of_the_images_changes_no_bit(inputs, answer):
+    one = answer
+    change(inputs, images=read_dataset(inputs["dataset"]).images[::-1])
+    other = loss(inputs, **FEW)
+    assert one.tables == other.tables
+    assert (one.arrays["losses"] == other.arrays["losses"]).all()
+
+
+def test_other_images_change_no_bit_of_an_image(inputs, answer):
+    def of_one(found):
+        return [r["value"] for r in found.tables["images"] if r["image"] == "1.png"]
+
+    change(inputs, images=read_dataset(inputs["dataset"]).images[1:3])
+    alone = of_one(loss(inputs, **FEW))
+    assert len(alone) == 3
+    assert alone == of_one(answer)
+
+
+def test_another_seed_asks_with_other_noise(inputs, answer):
+    one, other = answer, loss(inputs, **FEW, seed=1)
+    assert (one.arrays["losses"] != other.arrays["losses"]).all()
+
+
+def test_the_base_model_is_given_back_as_it_was(inputs, bases):
+    before = {k: v.clone() for k, v in bases["tiny"].unet.state_dict().items()}
+    loss(inputs, **FEW)
+    assert all((v == before[k]).all() for k, v in bases["tiny"].unet.state_dict().items())
+
+
+def test_the_answer_survives_being_stored(inputs, tmp_path):
+    run = Run.create(tmp_path / "run", base="tiny", base_digest="0")
+    inputs["lora"].rename(run.place("lora"))
+    run.place("dataset").parent.mkdir()
+    write_dataset(run.place("dataset"), read_dataset(inputs["dataset"]))
+    first = run.measure(LOSS, **FEW)
+    again = run.latest("loss")
+    assert again.measured.numbers == first.measured.numbers
+    assert again.measured.tables == first.measured.tables
+
+
+def test_without_held_out_images_training_images_are_measured_and_it_says_so(inputs):
+    images = read_dataset(inputs["dataset"]).images
+    change(inputs, images=tuple(dataclasses.replace(i, split="train") for i in images))
+    found = loss(inputs, **FEW)
+    assert all(r["held_out"] is None and r["train"] is not None for r in found.tables["epochs"])
+    assert number(found, "images") == 0
+    assert number(found, "train_images") == 5
+    assert "best_epoch" not in {m.name for m in found.numbers}
+    assert any("No image was held out" in c for c in found.caveats)
+
+
+def test_two_held_out_images_are_called_few(answer):
+    assert any("Only 2 held-out" in c for c in answer.caveats)
+
+
+def test_a_broken_checkpoint_is_left_out_and_named(inputs):
+    path = inputs["lora"] / "fern-000001.safetensors"
+    lora = read_lora(path)
+    broken = [LoraModule(m.name, m.down * np.nan, m.up, m.alpha) for m in lora.modules.values()]
+    write_lora(path, broken, lora.metadata, dtype="F32")
+    found = loss(inputs, **FEW)
+    rows = found.tables["epochs"]
+    assert rows[1]["held_out"] is None
+    assert rows[1]["p_best"] == 0
+    assert rows[2]["p_best"] == 1
+    assert number(found, "best_epoch") == 2
+    assert any("Epoch 1 does not give finite numbers" in c for c in found.caveats)
+
+
+def test_the_log_is_described_and_its_dips_named(inputs, tmp_path):
+    inputs["log"] = tmp_path / "log.csv"
+    by_epoch = [5.0, 3.0, 4.0, 4.5]
+    with LogWriter(inputs["log"]) as log:
+        for step in range(40):
+            level = by_epoch[step // 10] + (0.1 if step % 2 else -0.1)
+            log.add(
+                LogRow(step=step + 1, epoch=step // 10 + 1, loss=level, lr_unet=1e-4, lr_text=0)
+            )
+    found = loss(inputs, **FEW)
+    (dip,) = found.tables["dips"]
+    assert (dip["epoch"], dip["step"]) == (2, 20)
+    assert dip["file"] == "fern-000002.safetensors"
+    assert dip["loss"] == pytest.approx(3)
+    assert dip["prominence"] == pytest.approx(1.5)
+    assert dip["noise"] == pytest.approx(0.1 * math.sqrt(10 / 9) / math.sqrt(10))
+    assert len(found.tables["log"]) == 40
+    assert any("no better than chance" in c for c in found.caveats)
+
+
+def test_a_dataset_without_trigger_has_no_drift_without_it(inputs):
+    change(inputs, trigger="")
+    found = loss(inputs, **FEW)
+    assert all(r["drift"] is None and r["empty"] is not None for r in found.tables["drift"])
+    assert any("no trigger" in c for c in found.caveats)
+
+
+def test_questions_without_an_answer_are_refused(inputs, bases, tmp_path):
+    with pytest.raises(BadInputError, match="strata"):
+        loss(inputs, strata=0)
+    with pytest.raises(BadInputError, match="does not fit"):
+        loss({**inputs, "base": Path("large")}, **FEW)
+    change(inputs, images=())
+    with pytest.raises(BadInputError, match="no image"):
+        loss(inputs)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingInputError, match="no checkpoint"):
+        loss({**inputs, "lora": tmp_path / "empty"})

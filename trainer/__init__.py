@@ -1,0 +1,1 @@
+"""The LoRA trainer: it writes run directories and never imports its examiner."""
