@@ -228,6 +228,41 @@ def diagnose(ctx: click.Context, run: Path, preset: str, as_json: bool) -> None:
 
 
 @cli.command()
+@A_RUN
+@click.argument("epoch", type=int)
+@click.option(
+    "--to", type=click.Path(path_type=Path), required=True, help="The folder it is copied to."
+)
+def pick(run: Path, epoch: int, to: Path) -> None:
+    """Copy the chosen checkpoint out under its own name, with the choice in its metadata."""
+    from lorascope.errors import BadInputError
+    from lorascope.io.lora_file import list_checkpoints
+    from lorascope.io.safetensors_file import copy_with_metadata
+    from lorascope.run import Run
+    from lorascope.verdict import verdict
+
+    opened = Run(run)
+    saved = {c.epoch: c.path for c in list_checkpoints(opened.input("lora"))}
+    if epoch not in saved:
+        raise BadInputError(
+            f"{run} has no checkpoint of epoch {epoch}; it has {', '.join(map(str, saved))}.\n"
+            f"Fix: lorascope pick {run} {max(saved, default=1)} --to {to}"
+        )
+    target = to / saved[epoch].name
+    if target.exists():
+        raise BadInputError(f"{target} is there already.\nFix: name another folder with --to.")
+    best = verdict(opened).best
+    choice = {
+        "lorascope_pick": str(epoch),
+        "lorascope_run": opened.name,
+        "lorascope_best": str(best.epoch) if best else "",
+        "lorascope_best_probability": str(best.probability) if best else "",
+    }
+    copy_with_metadata(saved[epoch], target, choice)
+    click.echo(f"Copied: {target}")
+
+
+@cli.command()
 @AS_JSON
 def rules(as_json: bool) -> None:
     """List every finding the program can make."""

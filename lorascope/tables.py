@@ -11,6 +11,7 @@ CASTS: Mapping[str, Callable[[str], Scalar]] = {
     "float": float,
     "str": str,
     "bool": lambda text: text == "True",
+    "none": lambda _text: None,  # a column that no row has a value for
 }
 
 
@@ -57,8 +58,8 @@ def from_csv(text: str, types: Mapping[str, str]) -> list[Row]:
 def _one_type(name: str, kinds: set[str]) -> str:
     if strange := kinds - set(CASTS):
         raise TypeError(f"column {name} holds a {strange.pop()}")
-    if len(kinds) == 1:
-        return kinds.pop()
+    if len(kinds) < 2:
+        return kinds.pop() if kinds else "none"
     return "float" if kinds == {"int", "float"} else "str"
 
 

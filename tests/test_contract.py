@@ -135,6 +135,28 @@ def test_a_new_config_is_written_once_and_never_over(tmp_path):
     assert "is there already" in shown.output
 
 
+def test_a_picked_checkpoint_keeps_its_weights_and_carries_the_choice(tiny_run, tmp_path):
+    import numpy as np
+
+    from lorascope.io.lora_file import list_checkpoints, read_lora
+
+    measure_all(tiny_run)
+    shown = run_cli("pick", tiny_run.path, 4, "--to", tmp_path / "out")
+    assert shown.exit_code == 0, shown.output
+    before = read_lora(list_checkpoints(tiny_run.place("lora"))[3].path)
+    after = read_lora(tmp_path / "out" / "fern-000004.safetensors")
+    assert after.metadata["lorascope_pick"] == "4"
+    assert after.metadata["ss_epoch"] == "4"
+    for name, module in before.modules.items():
+        np.testing.assert_array_equal(module.up, after.modules[name].up)
+
+
+def test_an_epoch_that_was_never_saved_cannot_be_picked(tiny_run, tmp_path):
+    shown = run_cli("pick", tiny_run.path, 40, "--to", tmp_path / "out")
+    assert shown.exit_code == 2
+    assert "has no checkpoint of epoch 40" in shown.output
+
+
 def test_every_command_named_in_the_readme_exists():
     named = set(re.findall(r"lorascope ([a-z]+)", (ROOT / "README.md").read_text()))
     assert named, "the README names no command"

@@ -12,8 +12,8 @@ from lorascope.records import Measured, Measurement, Tool
 from lorascope.run import Run, digest
 
 ROWS = (
-    {"epoch": 1, "share": 0.5, "note": "a, \"quoted\"\nline", "good": True, "gap": None},
-    {"epoch": 2, "share": 1.0, "note": "", "good": False, "gap": 3.5},
+    {"epoch": 1, "share": 0.5, "note": 'a, "quoted"\nline', "good": True, "gap": None, "no": None},
+    {"epoch": 2, "share": 1.0, "note": "", "good": False, "gap": 3.5, "no": None},
 )
 
 

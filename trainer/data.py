@@ -17,6 +17,7 @@ from lorascope.io.captions import read_caption, split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, Split
 from lorascope.io.folders import left_out, scan_training_folder
 from lorascope.io.images import read_file, read_image, resize_crop
+from lorascope.metrics.buckets import Size, bucket
 from lorascope.progress import track
 from lorascope.records import seed_from
 from trainer.config import TrainConfig
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
     from lorascope.models.base import Base
 
 ENOUGH_FOR_TWO = 6  # images from which at least two are held out
-BUCKET_STEP = 64  # px; Stable Diffusion's U-Nets halve their latent three times
-BUCKETS_FROM = 256  # px; a base model below it is trained at its own square only
 ENCODED_AT_ONCE = 8  # images
 
-Size = tuple[int, int]  # width, height in px
 Say = Callable[[str], None]
 
 
@@ -146,42 +144,6 @@ def split(
             sides[h] = "held-out" if free > 0 else "train"
             free -= 1
     return sides
-
-
-def bucket(width: int, height: int, resolution: int) -> Size:
-    """Choose the size an image is trained at.
-
-    Parameters
-    ----------
-    width, height : int
-        Of the image, px.
-    resolution : int
-        px, the side of a square whose area no bucket exceeds.
-
-    Returns
-    -------
-    (width, height)
-        Multiples of 64 px with the nearest aspect ratio between 1:4 and 4:1, the largest of these;
-        below 256 px always the square itself.
-    """
-    if resolution < BUCKETS_FROM:
-        return resolution, resolution
-    aspect = math.log(width / height)
-    return min(
-        buckets(resolution),
-        key=lambda size: (abs(math.log(size[0] / size[1]) - aspect), -size[0] * size[1]),
-    )
-
-
-def buckets(resolution: int) -> list[Size]:
-    """List the sizes that images are trained at: see `bucket`."""
-    shortest = max(BUCKET_STEP, resolution // 2 // BUCKET_STEP * BUCKET_STEP)
-    sizes = set()
-    for width in range(shortest, 2 * resolution + 1, BUCKET_STEP):
-        height = resolution * resolution // width // BUCKET_STEP * BUCKET_STEP
-        if height >= shortest:
-            sizes |= {(width, height), (height, width)}
-    return sorted(sizes)
 
 
 def prepare(base: "Base", dataset: Dataset) -> list[Prepared]:

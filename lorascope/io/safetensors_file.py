@@ -69,8 +69,10 @@ def read_header(path: Path) -> Header:
         raise MissingInputError(f"{path} {what}.\nFix: name a .safetensors file.")
     size = path.stat().st_size
     with path.open("rb") as opened:
-        first = opened.read(8)
+        first = opened.read(9)
         _refuse_pickle(path, first)
+        opened.seek(8)
+        first = first[:8]
         length = int.from_bytes(first, "little")
         if len(first) < 8 or not 2 <= length <= HEADER_LIMIT:
             raise _not_safetensors(path, size)
@@ -150,6 +152,27 @@ def write(
     storage.write_bytes(Path(path), b"".join([len(text).to_bytes(8, "little"), text, *parts]))
 
 
+def copy_with_metadata(source: Path, target: Path, more: Mapping[str, str]) -> None:
+    """Copy a file with more metadata; the tensors stay as they are, byte for byte.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        The source cannot be read.
+    StorageError
+        The target cannot be written.
+    """
+    read_header(source)
+    with source.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        raw = json.loads(opened.read(length))
+        tensors = opened.read()
+    raw["__metadata__"] = {**(raw.get("__metadata__") or {}), **more}
+    header = json.dumps(raw, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    storage.write_bytes(target, len(header).to_bytes(8, "little") + header + tensors)
+
+
 def _as_bytes(values: Floats, dtype: str) -> bytes:
     single = np.ascontiguousarray(values, dtype=np.float32)
     if dtype == "F32":
@@ -189,7 +212,9 @@ def _check_length(path: Path, name: str, entry: Entry) -> None:
 
 
 def _refuse_pickle(path: Path, first: bytes) -> None:
-    if path.suffix.lower() in PICKLES or first.startswith(PICKLE_STARTS):
+    """Go by the name or the first bytes; a header may begin with a pickle's bytes by chance."""
+    pickled = first.startswith(PICKLE_STARTS) and first[8:] != b"{"
+    if path.suffix.lower() in PICKLES or pickled:
         raise BadInputError(
             f"{path} is a pickle, which can run any program when it is opened; "
             "lorascope does not open it.\nFix: convert it to .safetensors first."

@@ -54,39 +54,6 @@ def relative_spread(features: Features, usual: Features) -> float | None:
     return spread(features) / whole if whole > 0 else None
 
 
-def vendi(features: Features) -> float:
-    """How many different pictures a set seems to hold.
-
-    Parameters
-    ----------
-    features : (N, F) array
-        At least two pictures; compared by cosine, so measure them from a meaningful centre.
-
-    Returns
-    -------
-    float
-        In pictures: 1 when all point one way, N when no two have anything in common.
-
-    Raises
-    ------
-    ShapeError
-        There are fewer than two.
-
-    Notes
-    -----
-    Exponential of the entropy (nats) of the eigenvalues of the cosine kernel over N.
-    Source: Friedman and Dieng, The Vendi Score, Transactions on Machine Learning Research 2023.
-    """
-    count = _several(features)
-    length = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    unit = features / np.where(length > 0, length, 1.0)
-    kernel = unit @ unit.T
-    np.fill_diagonal(kernel, 1.0)  # a zero picture is still itself
-    shares = np.linalg.eigvalsh(kernel / count)
-    shares = shares[shares > 1e-12]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
 def _several(features: Features) -> int:
     if features.ndim != 2 or len(features) < 2:
         raise ShapeError(f"A spread needs two pictures or more, as rows; not {features.shape}.")

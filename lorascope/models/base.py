@@ -142,7 +142,8 @@ class Base:
         """Turn (N, C, h, w) latents into (N, 8 h, 8 w, 3) uint8 pictures."""
         codes = latents.to(self.device) / self.latent_scale + self.latent_shift
         pixels = self.vae.decode(codes.to(self.vae.dtype)).sample.float()
-        pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        pixels = (pixels / 2 + 0.5).nan_to_num(nan=0.0).clamp(0, 1)  # broken weights give black
+        pixels = (pixels * 255).round().to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
     def predict(
@@ -277,8 +278,9 @@ def assemble(
         vae = vae.float()  # its values leave half precision's range
     for model in (unet, vae, *encoders):
         model.to(device).eval().requires_grad_(False)
-    unet.to(memory_format=torch.channels_last)
-    vae.to(memory_format=torch.channels_last)
+    if device.type != "cpu":  # on a CPU it made bfloat16 forwards a fifth slower, batch 32
+        unet.to(memory_format=torch.channels_last)
+        vae.to(memory_format=torch.channels_last)
     noise = DDPMScheduler.from_config(parts["scheduler"].config)
     per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
     side = unet.config.sample_size

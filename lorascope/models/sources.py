@@ -1,5 +1,6 @@
 """Where a base model lies, found and checked without torch: name, folder, file or hub name."""
 
+import functools
 import hashlib
 import json
 import os
@@ -205,5 +206,12 @@ def _snapshot(name: str) -> Path:
 
 
 def _hash(path: Path) -> str:
+    stat = path.stat()
+    return _hash_of_state(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of_state(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Hash a file once for each state that it was seen in."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

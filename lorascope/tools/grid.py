@@ -111,8 +111,8 @@ def grid(
 ) -> Measured:
     """Draw the same prompts from the same noise with the base model and every epoch.
 
-    Pictures that are there already are not drawn again. All measures compare layouts of the base
-    model's own image codes: colours, shading and where they lie. They do not recognise a face.
+    Pictures that are there already are not drawn again: a cell is named by the bytes of LoRA and
+    base model and by all settings, whatever run or epoch it belongs to.
 
     Parameters
     ----------
@@ -135,6 +135,39 @@ def grid(
         dpm++2m, ddim, euler or euler_a.
     batch : int
         Pictures drawn at once.
+
+    Returns
+    -------
+    Measured
+        Tables ``cells`` (a row per picture; files relative to the run), ``epochs`` (a row per
+        checkpoint and strength; epoch 0 is the base model) and ``prompts``. Picture
+        ``samples/grid.png`` shows the grid that was drawn last.
+
+    Raises
+    ------
+    BadInputError
+        A setting cannot be used, the dataset has no training image, or an image cannot be read.
+    MissingInputError
+        There is no checkpoint.
+
+    Notes
+    -----
+    No network but the base model's own VAE is needed. Pictures are compared by `similarity.layout`
+    of their latents: colours, shading and where they lie; a face is not recognised.
+
+    - likeness: mean cosine to the three nearest training images, from the base model's pictures
+      of the same prompts (0) to the training images, each against the others (1).
+    - class_likeness: likeness of pictures without the trigger, beyond the base model's.
+    - diversity: spread of the pictures with the trigger over that of the base model's;
+      seed_diversity the same among the seeds of one prompt.
+    - moved: distance to the base model's picture of the same prompt and noise, in distances
+      between the base model's pictures of two prompts; drift its mean without the trigger,
+      unrelated_drift without the class prompt either.
+    - change: mean absolute difference to that picture in pixels; unrelated_change its mean
+      without the trigger.
+    - copy_ratio: distance to the nearest training image over that to the second nearest, on
+      pictures blurred to 16 x 16; copy_ratio_held_out is what pictures come to that cannot be
+      copies.
     """
     from lorascope.models.base import load_base
 

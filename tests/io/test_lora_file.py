@@ -316,3 +316,15 @@ def test_an_empty_folder_has_none_and_a_missing_one_is_refused(tmp_path):
     assert list_checkpoints(tmp_path) == []
     with pytest.raises(MissingInputError):
         list_checkpoints(tmp_path / "none")
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_still_read(tmp_path):
+    import json
+
+    from lorascope.io.safetensors_file import read_header
+
+    header = b"{}".ljust(0x0280)  # its length begins with a pickle's first two bytes
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert json.loads(header) == {}
+    assert read_header(path).entries == {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.errors import ShapeError
-from lorascope.metrics.spread import relative_spread, spread, vendi
+from lorascope.metrics.spread import relative_spread, spread
 
 
 def test_two_pictures_are_as_far_apart_as_their_difference():
@@ -13,27 +13,12 @@ def test_two_pictures_are_as_far_apart_as_their_difference():
 
 def test_the_same_picture_over_and_over_has_no_spread():
     assert spread(np.ones((4, 5))) == 0
-    assert vendi(np.ones((4, 5))) == pytest.approx(1)
-
-
-def test_pictures_with_nothing_in_common_count_each():
-    assert vendi(np.eye(6)) == pytest.approx(6)
-
-
-def test_two_groups_count_as_two():
-    assert vendi(np.repeat(np.eye(2), 3, axis=0)) == pytest.approx(2)
 
 
 def test_the_order_of_the_pictures_does_not_matter(rng):
     features = rng.normal(size=(7, 9))
     shuffled = features[rng.permutation(7)]
     assert spread(shuffled) == pytest.approx(spread(features))
-    assert vendi(shuffled) == pytest.approx(vendi(features))
-
-
-def test_brightness_of_the_features_does_not_matter_to_their_number(rng):
-    features = rng.normal(size=(5, 8))
-    assert vendi(3 * features) == pytest.approx(vendi(features))
 
 
 def test_relative_spread_is_one_beside_itself_and_half_when_halved(rng):
@@ -47,7 +32,6 @@ def test_relative_spread_says_nothing_beside_pictures_that_are_all_the_same(rng)
     assert relative_spread(np.ones((1, 4)), rng.normal(size=(3, 4))) is None
 
 
-@pytest.mark.parametrize("measure", [spread, vendi])
-def test_one_picture_has_no_spread_to_measure(measure):
+def test_one_picture_has_no_spread_to_measure():
     with pytest.raises(ShapeError, match="two pictures"):
-        measure(np.ones((1, 4)))
+        spread(np.ones((1, 4)))

@@ -39,9 +39,15 @@ LAYERS = {  # one of every shape that a LoRA can have
 }
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return pipelines.base_of(pipelines.sd1(tmp_path_factory.mktemp("sd1")))
+
+
 @pytest.fixture
-def base(tmp_path):
-    return pipelines.base_of(pipelines.sd1(tmp_path / "sd1"))
+def base(shared):
+    yield shared
+    Merger(shared).restore()
 
 
 def lora_of(modules, path="some.safetensors", *, unsupported=(), metadata=None) -> LoraFile:

@@ -488,3 +488,16 @@ def test_a_sampler_that_is_none_is_refused_before_anything_is_drawn(inputs, mode
     with pytest.raises(BadInputError, match="magic"):
         grid(inputs, **QUICK | {"sampler": "magic"})
     assert not (inputs["samples"] / "cells").exists()
+
+
+def test_a_broken_epoch_is_drawn_and_measured_like_any_other(inputs, model):
+    inputs["base"] = model
+    modules = [
+        LoraModule(
+            LAYERS[0], np.full((2, 16), np.nan, np.float32), np.ones((8, 2), np.float32), 1.0
+        )
+    ]
+    write_lora(inputs["lora"] / "fern-000003.safetensors", modules, {"ss_epoch": "3"})
+    row = grid(inputs, **QUICK, epochs="3").tables["epochs"][1]
+    assert row["epoch"] == 3
+    assert all(np.isfinite(v) for v in row.values() if isinstance(v, float))

@@ -16,7 +16,7 @@ from lorascope.io.lora_file import LoraModule, read_lora, write_lora
 from lorascope.io.train_log import LogRow, LogWriter
 from lorascope.models import base as base_module
 from lorascope.models.base import Base
-from lorascope.models.lora import merged, module_names
+from lorascope.models.lora import Merger, merged, module_names
 from lorascope.records import Measured, seed_from
 from lorascope.run import Run
 from lorascope.tools import LOSS
@@ -218,6 +218,7 @@ def test_another_seed_asks_with_other_noise(inputs, answer):
 
 
 def test_the_base_model_is_given_back_as_it_was(inputs, bases):
+    Merger(bases["tiny"]).restore()
     before = {k: v.clone() for k, v in bases["tiny"].unet.state_dict().items()}
     loss(inputs, **FEW)
     assert all((v == before[k]).all() for k, v in bases["tiny"].unet.state_dict().items())

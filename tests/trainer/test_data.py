@@ -11,11 +11,10 @@ import torch
 from lorascope.errors import BadInputError
 from lorascope.io.dataset_file import Dataset, DatasetImage
 from lorascope.io.images import read_image, write_png
+from lorascope.metrics.buckets import bucket, buckets
 from trainer.config import TrainConfig
 from trainer.data import (
     Prepared,
-    bucket,
-    buckets,
     captions,
     collect,
     epoch_batches,

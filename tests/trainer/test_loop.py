@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import io
 import math
 import os
 import random
@@ -28,7 +27,7 @@ from trainer import loop
 from trainer.config import TrainConfig, read_config
 from trainer.loop import lr_factor, snr_weights, train
 
-STEPS = 5  # an epoch: 10 of 12 images are trained on, each once, two at a time
+STEPS = 3  # an epoch: 6 of 8 images are trained on, each once, two at a time
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +51,10 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dozen pictures of one colour each, captioned."""
+    """Eight pictures of one colour each, captioned."""
     root = tmp_path_factory.mktemp("images")
     draw = np.random.default_rng(0)
-    for n in range(12):
+    for n in range(8):
         colour = draw.integers(0, 256, 3, dtype=np.uint8)
         path = root / "1_hat" / f"{n:02}.png"
         write_png(path, np.broadcast_to(colour, (64, 64, 3)).copy())
@@ -102,9 +101,9 @@ def test_a_training_leaves_a_whole_run(config, tmp_path):
     assert seen == [(c.epoch, c.path) for c in found]
     assert read_config(run.place("config")) == config
     dataset = read_dataset(run.place("dataset"))
-    assert (len(dataset.train), len(dataset.held_out)) == (10, 2)
+    assert (len(dataset.train), len(dataset.held_out)) == (6, 2)
     rows = read_log(run.place("log"))
-    assert [(r.step, r.epoch) for r in rows] == [(s, (s + 4) // 5) for s in range(1, 16)]
+    assert [(r.step, r.epoch) for r in rows] == [(s, (s + 2) // 3) for s in range(1, 10)]
     assert not list(run.path.rglob(".partial-*"))
     assert not run.place("state").joinpath("state.pt").exists()
     assert run.base == config.base
@@ -122,21 +121,22 @@ def test_the_weights_move_and_stay_numbers(config, tmp_path):
 
 def test_training_lowers_the_loss_of_what_it_trains_on(config, tmp_path):
     """Same seed, so the noise of step s is the same with and without learning."""
-    learning = replace(config, epochs=12, scheduler="constant", batch_size=10, held_out=0)
-    train(learning, tmp_path / "learning")
-    train(replace(learning, unet_lr=1e-12), tmp_path / "still")
-    last = [
-        np.mean([row.loss for row in read_log(tmp_path / name / "train/log.csv")[-8:]])
-        for name in ("learning", "still")
-    ]
-    assert last[0] < 0.98 * last[1]
+    learning = replace(config, epochs=10, scheduler="constant", batch_size=8, held_out=0)
+    losses = {}
+    for rate in (2e-2, 1e-12):
+        run = train(replace(learning, unet_lr=rate), tmp_path / str(rate))
+        losses[rate] = [row.loss for row in read_log(run.place("log"))]
+    assert losses[2e-2][0] == losses[1e-12][0]
+    assert all(
+        moved < still for moved, still in zip(losses[2e-2][4:], losses[1e-12][4:], strict=True)
+    )
 
 
 def test_the_first_loss_is_the_one_the_formula_gives(config, tmp_path):
     """Computed anew from the pictures; the network starts at 0, so the base answers alone."""
     run = train(replace(config, epochs=1, batch_size=1, min_snr_gamma=2.0), tmp_path / "run")
     dataset = read_dataset(run.place("dataset"))
-    order = list(range(10))
+    order = list(range(6))
     draw = random.Random(seed_from(0, "order", 1))
     draw.shuffle(order)
     batches = [[m] for m in order]
@@ -194,7 +194,7 @@ def test_a_stopped_training_goes_on_as_if_never_stopped(config, tmp_path, capsys
     assert list(checkpoints(tmp_path / "stopped")) == ["hat-000001.safetensors"]
     torch.rand(7)
     train(config, tmp_path / "stopped")
-    assert "going on after epoch 1 (step 5)" in capsys.readouterr().err
+    assert "going on after epoch 1 (step 3)" in capsys.readouterr().err
     assert checkpoints(tmp_path / "stopped") == checkpoints(tmp_path / "whole")
     logs = [(tmp_path / name / "train/log.csv").read_bytes() for name in ("whole", "stopped")]
     assert logs[0] == logs[1]
@@ -204,17 +204,17 @@ def test_steps_after_the_saved_epoch_are_done_again_and_logged_once(config, tmp_
     real = loop.batch_loss
 
     def killed(job, batch, texts, step):
-        if step == 8:
+        if step == 5:
             raise KeyboardInterrupt
         return real(job, batch, texts, step)
 
     monkeypatch.setattr(loop, "batch_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
-    assert len(read_log(tmp_path / "run/train/log.csv")) == 7
+    assert len(read_log(tmp_path / "run/train/log.csv")) == 4
     monkeypatch.undo()
     train(config, tmp_path / "run")
-    assert [r.step for r in read_log(tmp_path / "run/train/log.csv")] == list(range(1, 16))
+    assert [r.step for r in read_log(tmp_path / "run/train/log.csv")] == list(range(1, 10))
 
 
 def test_a_finished_training_is_left_as_it_is(config, tmp_path, capsys):
@@ -288,16 +288,16 @@ def test_a_loss_that_is_no_number_stops_at_once_and_keeps_what_is_saved(
     real = loop.batch_loss
 
     def broken(job, batch, texts, step):
-        return real(job, batch, texts, step) * (math.nan if step == 8 else 1)
+        return real(job, batch, texts, step) * (math.nan if step == 5 else 1)
 
     monkeypatch.setattr(loop, "batch_loss", broken)
     with pytest.raises(WeightError) as caught:
         train(config, tmp_path / "run")
-    assert "stopped at step 8 (epoch 2)" in str(caught.value)
+    assert "stopped at step 5 (epoch 2)" in str(caught.value)
     assert "Saved up to epoch 1" in str(caught.value)
     assert "lower unet_lr (to 0.00125)" in str(caught.value)
     assert list(checkpoints(tmp_path / "run")) == ["hat-000001.safetensors"]
-    assert len(read_log(tmp_path / "run/train/log.csv")) == 7
+    assert len(read_log(tmp_path / "run/train/log.csv")) == 4
 
 
 def test_a_gradient_that_is_no_number_stops_as_well(config, tmp_path, monkeypatch):
@@ -348,7 +348,7 @@ def test_tensorboard_reads_the_curves(config, tmp_path):
         ("loss/average", [np.mean([r.loss for r in rows if r.epoch == e]) for e in (1, 2)]),
     ):
         assert [e.value for e in board.Scalars(tag)] == pytest.approx(values, rel=1e-5)
-    assert [e.step for e in board.Scalars("loss/average")] == [5, 10]
+    assert [e.step for e in board.Scalars("loss/average")] == [3, 6]
 
 
 def test_a_bad_image_is_named_and_training_goes_on(config, tmp_path, images, capsys):
@@ -360,7 +360,7 @@ def test_a_bad_image_is_named_and_training_goes_on(config, tmp_path, images, cap
     torn.write_bytes(torn.read_bytes()[:60])
     run = train(replace(config, dataset=str(folder.parent), epochs=1), tmp_path / "run")
     assert "skipped" in (said := capsys.readouterr().err) and "03.png" in said
-    assert len(read_dataset(run.place("dataset")).images) == 11
+    assert len(read_dataset(run.place("dataset")).images) == 7
 
 
 def test_an_unusable_dataset_is_refused_before_anything_is_written(config, tmp_path):
@@ -417,5 +417,6 @@ def test_a_log_line_of_every_epoch_goes_to_stderr_and_nothing_to_stdout(config, 
     train(config, tmp_path / "run")
     said = capsys.readouterr()
     assert said.out == ""
-    assert all(f"epoch {e}/3: loss 0." in said.err for e in (1, 2, 3))
-    assert isinstance(io.StringIO(said.err).readline(), str)
+    assert [line[:15] for line in said.err.splitlines() if line.startswith("epoch")] == [
+        f"epoch {e}/3: loss" for e in (1, 2, 3)
+    ]
