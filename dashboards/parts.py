@@ -83,12 +83,12 @@ def evidence_or_stop(page: Page, name: str, *, shows: str, why: str, costs: str)
     if found is None:
         st.subheader("Not measured yet")
         st.markdown(f"**What it shows.** {shows}\n\n**Why one wants it.** {why}\n\n{costs}")
-        command(f"lorascope {name} {page.run.path}")
+        command(f"lorascope {name} {page.run.shell}")
         st.caption("This page fills itself as soon as the answer is there.")
         st.stop()
     if name not in _standing(str(page.run.path), fingerprint(page.run)):
         st.info("◆ The run has changed since this was measured. This measures it again:")
-        command(f"lorascope {name} {page.run.path}")
+        command(f"lorascope {name} {page.run.shell}")
     return found
 
 

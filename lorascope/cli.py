@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from lorascope import __version__
-from lorascope.errors import LorascopeError
+from lorascope.errors import BadInputError, LorascopeError
 from lorascope.records import Outcome, Tool
 
 EXIT = {Outcome.PASS: 0, Outcome.WARN: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -124,6 +124,8 @@ def command_for(tool: Tool) -> click.Command:
         from lorascope.run import Run
 
         opened = Run(run)
+        if "prompts" in params:
+            params["prompts"] = prompts_text(params["prompts"])
         evidence = opened.measure(tool, **params)
         if as_json:
             click.echo(json.dumps(report.evidence_as_dict(evidence), indent=2))
@@ -144,6 +146,31 @@ def option_helps(tool: Tool) -> Mapping[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
+def prompts_text(prompts: str) -> str:
+    """Read prompts from the file that is named; other text is prompts already.
+
+    The text, not the path, becomes part of the question: an edited file is another question.
+
+    Raises
+    ------
+    BadInputError
+        The file cannot be read, or is empty.
+    """
+    try:
+        if not Path(prompts).is_file():
+            return prompts
+    except OSError:  # too long for a path
+        return prompts
+    fix = "Fix: --prompts FILE, a text file with one prompt a line."
+    try:
+        text = Path(prompts).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"Cannot read prompts from {prompts}: {error}.\n{fix}") from error
+    if not text.strip():
+        raise BadInputError(f"{prompts} holds no prompt.\n{fix}")
+    return text
+
+
 def _tool(name: str) -> Tool:
     module = importlib.import_module(f"lorascope.tools.{name}")
     found: Tool = getattr(module, name.upper())
@@ -159,11 +186,10 @@ def _tool(name: str) -> Tool:
 def demo(out: Path, no_open: bool, port: int | None) -> None:
     """Draw a character, train, measure everything, open the dashboard."""
     from lorascope import report
-    from lorascope.demo import make
     from lorascope.run import Run
     from lorascope.verdict import verdict
 
-    run = make(out)
+    run = _demo().make(out)
     _measure(run, PRESETS["standard"])
     click.echo(report.as_text(verdict(run)))
     click.echo(f"\nThe grid as one picture: {Run(out).place('samples') / 'grid.png'}")
@@ -180,15 +206,14 @@ def demo(out: Path, no_open: bool, port: int | None) -> None:
 @click.option("--trigger", default="", help="The activation tag.")
 def new(run: Path, dataset: str, base: str, trigger: str) -> None:
     """Write a commented training config for a new run."""
-    from lorascope.errors import BadInputError
-
     config = importlib.import_module("trainer.config")
     file = run if run.suffix == ".toml" else run.with_name(f"{run.name}.toml")
     if file.exists():
         raise BadInputError(f"{file} is there already.\nFix: lorascope train {file}")
-    settings = config.TrainConfig(
-        base=base, dataset=dataset or "PATH/OF/THE/IMAGES", name=file.stem, trigger=trigger
-    )
+    about = {"base": base, "dataset": dataset or "PATH/OF/THE/IMAGES"}
+    about |= {"name": file.stem, "trigger": trigger}
+    suited = _demo().SETTINGS if base == "miniature" else {}
+    settings = config.config_from({**suited, **about})
     config.write_config(file, settings)
     out = file.with_suffix("")
     click.echo(f"Written: {file}\nEdit it, then: lorascope train {file} --out {out}")
@@ -235,7 +260,6 @@ def diagnose(ctx: click.Context, run: Path, preset: str, as_json: bool) -> None:
 )
 def pick(run: Path, epoch: int, to: Path) -> None:
     """Copy the chosen checkpoint out under its own name, with the choice in its metadata."""
-    from lorascope.errors import BadInputError
     from lorascope.io.lora_file import list_checkpoints
     from lorascope.io.safetensors_file import copy_with_metadata
     from lorascope.run import Run
@@ -282,7 +306,6 @@ def explain(code: str) -> None:
     """Explain one finding: meaning, evidence, confidence, remedy."""
     import difflib
 
-    from lorascope.errors import BadInputError
     from lorascope.rules import RULES
 
     known = {rule.code: rule for rule in RULES}
@@ -335,6 +358,11 @@ def _trainer() -> Callable[..., Any]:
     """Load the trainer: it is a package of its own, below the command line alone."""
     found: Callable[..., Any] = importlib.import_module("trainer.loop").train
     return found
+
+
+def _demo() -> Any:
+    """Load the demo's settings and its one function."""
+    return importlib.import_module("lorascope.demo")
 
 
 def _open_dashboard(

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import io
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -108,6 +109,11 @@ class Run:
     def name(self) -> str:
         """The run's own name."""
         return str(self.info["name"])
+
+    @property
+    def shell(self) -> str:
+        """The path of the run as it is typed into a shell."""
+        return shlex.quote(str(self.path))
 
     @property
     def base(self) -> str:

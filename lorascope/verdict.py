@@ -88,13 +88,13 @@ def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:
 def _gap(run: Run, tool: Tool) -> Gap:
     missing = [role for role in tool.reads if not run.has(role)]
     why = f"the run has no {' and no '.join(missing)}" if missing else "nobody asked yet"
-    return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.path}")
+    return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.shell}")
 
 
 def _named(finding: Finding, run: Run) -> Finding:
     """Put the run's own path into the command."""
     fields = {name: getattr(finding, name) for name in Finding.__slots__}
-    return Finding(**{**fields, "command": finding.command.replace("RUN", str(run.path))})
+    return Finding(**{**fields, "command": finding.command.replace("RUN", run.shell)})
 
 
 def _summary(

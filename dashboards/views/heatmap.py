@@ -30,7 +30,7 @@ if of_epoch:
     found = of_epoch[-1]
 elif epoch_of(found):
     st.info(f"These maps are of epoch {epoch_of(found)}; those of epoch {page.epoch}:")
-    parts.command(f"lorascope heatmap {page.run.path} --epoch {page.epoch}")
+    parts.command(f"lorascope heatmap {page.run.shell} --epoch {page.epoch}")
 maps = np.asarray(found.measured.arrays.get("maps", np.zeros((0, 0, 1, 1))), dtype=float)
 tags = [str(row["tag"]) for row in found.table("tags")][: maps.shape[1]]
 files = {str(r["which"]): cells.file_of(page.run.path, r) for r in found.table("pictures")}

@@ -61,7 +61,7 @@ with said:
     if fit:
         sure = f", {fit.probability:.0%} sure" if fit.probability else ""
         st.markdown(f"You look at epoch {fit.epoch}: {SHAPES[fit.fit]} {fit.fit}{sure}.")
-        parts.command(f"lorascope pick {page.run.path} {fit.epoch} --to FOLDER")
+        parts.command(f"lorascope pick {page.run.shell} {fit.epoch} --to FOLDER")
 with seen:
     table = grid.table("cells") if grid else ()
     here = cells.of_strip(table, strip.prompt_of(table)).get(page.epoch or 0)

@@ -20,7 +20,7 @@ from lorascope.metrics import similarity
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
 from lorascope.run import digest
-from lorascope.tools.grid import drawing_size
+from lorascope.tools.pictures import drawing_size
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base
