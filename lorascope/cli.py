@@ -125,7 +125,7 @@ def command_for(tool: Tool) -> click.Command:
 
         opened = Run(run)
         if "prompts" in params:
-            params["prompts"] = prompts_text(params["prompts"])
+            params["prompts"] = _prompts_text(params["prompts"])
         evidence = opened.measure(tool, **params)
         if as_json:
             click.echo(json.dumps(report.evidence_as_dict(evidence), indent=2))
@@ -144,31 +144,6 @@ def option_helps(tool: Tool) -> Mapping[str, str]:
     doc = inspect.getdoc(tool.measure) or ""
     found = re.findall(r"^(\w+) : .*\n((?:    .+\n?)+)", doc, re.M)
     return {name: " ".join(text.split()) for name, text in found}
-
-
-def prompts_text(prompts: str) -> str:
-    """Read prompts from the file that is named; other text is prompts already.
-
-    The text, not the path, becomes part of the question: an edited file is another question.
-
-    Raises
-    ------
-    BadInputError
-        The file cannot be read, or is empty.
-    """
-    try:
-        if not Path(prompts).is_file():
-            return prompts
-    except OSError:  # too long for a path
-        return prompts
-    fix = "Fix: --prompts FILE, a text file with one prompt a line."
-    try:
-        text = Path(prompts).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"Cannot read prompts from {prompts}: {error}.\n{fix}") from error
-    if not text.strip():
-        raise BadInputError(f"{prompts} holds no prompt.\n{fix}")
-    return text
 
 
 def _tool(name: str) -> Tool:
@@ -346,6 +321,26 @@ def doctor(as_json: bool) -> None:
         return
     for name, value in found.items():
         click.echo(f"{name:<24}{value}")
+
+
+def _prompts_text(prompts: str) -> str:
+    """Read prompts from the file that is named; other text is prompts already.
+
+    The text, not the path, becomes part of the question: an edited file is another question.
+    """
+    try:
+        if not Path(prompts).is_file():
+            return prompts
+    except OSError:  # too long for a path
+        return prompts
+    fix = "Fix: --prompts FILE, a text file with one prompt a line."
+    try:
+        text = Path(prompts).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"Cannot read prompts from {prompts}: {error}.\n{fix}") from error
+    if not text.strip():
+        raise BadInputError(f"{prompts} holds no prompt.\n{fix}")
+    return text
 
 
 def _measure(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:

@@ -162,7 +162,7 @@ class Best:
     step: int
     probability: float  # that it is the best of the saved ones
     set: tuple[int, ...]  # epochs that cannot be told from it
-    strength: float
+    strength: float  # that it was measured at; others were not compared
     likeness_first: int
     flexibility_first: int
 
@@ -213,3 +213,8 @@ def seed_from(*parts: object) -> int:
 def finite(values: NDArray[Any]) -> bool:
     """Tell whether an array holds numbers only."""
     return bool(np.isfinite(values).all())
+
+
+def cell(value: float) -> float | None:
+    """Turn a number into a table's cell; what is not finite was not measured."""
+    return float(value) if math.isfinite(value) else None

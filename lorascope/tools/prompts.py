@@ -63,12 +63,12 @@ def choose_prompts(text: str, dataset: Dataset, *, in_world: bool) -> tuple[Prom
     Raises
     ------
     BadInputError
-        There is no prompt, or the text is the name of a file (``.txt``).
+        There is no prompt, or the text is a single name of a file (``.txt``).
     """
     if not text.strip():
         made = _prompts_of_world(dataset) if in_world else _prompts_of_photographs(dataset)
         return tuple({prompt.text: prompt for prompt in reversed(made)}.values())[::-1]
-    if "\n" not in text and text.strip().lower().endswith(".txt"):
+    if not {"|", "\n"} & set(text) and text.strip().lower().endswith(".txt"):
         raise BadInputError(
             f"{text.strip()} looks like a file of prompts, and no such file was read.\n"
             "Fix: --prompts FILE with one prompt a line, or prompts with a bar between them."

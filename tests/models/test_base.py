@@ -226,6 +226,14 @@ def test_long_prompts_are_encoded_in_chunks_and_the_batch_is_padded(bases):
     torch.testing.assert_close(cond.hidden[1, 77:], tail.hidden[0])
 
 
+def test_the_pooled_state_of_a_long_prompt_is_that_of_its_first_chunk(bases):
+    tags = ["red hat"] * 25
+    cond = bases["sdxl"].encode_prompts([", ".join(tags) + ", cat", "cat"])
+    assert cond.hidden.shape == (2, 154, 40)
+    first = bases["sdxl"].encode_prompts([", ".join(tags) + ",", "cat"])
+    torch.testing.assert_close(cond.pooled, first.pooled)
+
+
 def test_conditions_are_indexed_taken_and_joined(bases):
     cond = bases["sdxl"].encode_prompts(["cat", "dog", "hat"])
     assert (len(cond), len(cond[1]), len(cond[1:])) == (3, 1, 2)

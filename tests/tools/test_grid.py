@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from lorascope.cli import cli
 from lorascope.errors import BadInputError, LorascopeError, MissingInputError
 from lorascope.io.dataset_file import Dataset, DatasetImage, write_dataset
 from lorascope.io.images import read_image, write_png
@@ -19,7 +21,8 @@ from lorascope.models import lora as lora_module
 from lorascope.models import sampling
 from lorascope.run import Run
 from lorascope.tools import GRID
-from lorascope.tools.grid import choose_prompts, grid, group_of, parse_epochs
+from lorascope.tools.grid import grid, parse_epochs
+from lorascope.tools.prompts import choose_prompts, group_of
 from tests import pipelines
 
 LAYERS = [
@@ -155,22 +158,24 @@ def test_a_prompt_is_known_by_what_it_asks(prompt, group):
     assert group_of(prompt, WORLD) == group
 
 
-def test_prompts_come_from_a_file_or_from_the_option_itself(tmp_path):
-    file = tmp_path / "prompts.txt"
-    file.write_text("# mine\nzyx, beach\n\n  zyx  \nzyx\n", encoding="utf-8-sig")
-    found = choose_prompts(str(file), WORLD, in_world=True)
+def test_prompts_are_separated_by_bars_or_by_lines():
+    found = choose_prompts("# mine\nzyx, beach\n\n  zyx  \nzyx\n", WORLD, in_world=True)
     assert [p.text for p in found] == ["zyx, beach", "zyx"]
     assert [p.group for p in found] == ["unseen", "trigger"]
     assert choose_prompts("zyx, beach|zyx", WORLD, in_world=True) == found
 
 
-@pytest.mark.parametrize("content", [None, b"# nothing\n", b"\xff\xfe\x00"])
-def test_a_prompt_file_that_holds_no_prompt_is_refused(tmp_path, content):
-    file = tmp_path / "prompts.txt"
-    if content is not None:
-        file.write_bytes(content)
+def test_one_line_is_a_prompt_and_never_opened_as_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("zyx").write_text("beach")
+    assert [p.text for p in choose_prompts("zyx", WORLD, in_world=True)] == ["zyx"]
+    assert len(choose_prompts("a sign|notes.txt", WORLD, in_world=True)) == 2
+
+
+@pytest.mark.parametrize("text", ["# nothing\n", "|", "no/such/file.txt", " FILE.TXT "])
+def test_text_that_holds_no_prompt_is_refused(text):
     with pytest.raises(BadInputError, match="Fix: --prompts FILE"):
-        choose_prompts(str(file), WORLD, in_world=True)
+        choose_prompts(text, WORLD, in_world=True)
 
 
 @pytest.fixture
@@ -408,15 +413,61 @@ def test_a_dataset_of_one_image_is_no_scale_but_still_a_grid(inputs, painter):
     assert found.tables["epochs"][1]["likeness"] is None
 
 
-def test_evidence_of_a_grid_is_read_back_as_it_was_written(inputs, painter, tmp_path):
-    run = Run.create(tmp_path / "run", base=str(inputs["base"]), base_digest="0" * 64)
-    inputs["lora"].rename(run.place("lora"))
-    dataset = dataset_of(CAPTIONS, root=tmp_path / "pictures")
-    write_dataset(run.place("dataset"), dataset)
+@pytest.fixture
+def run(inputs, painter, tmp_path):
+    """The same inputs as a run that the command line can be asked about."""
+    found = Run.create(tmp_path / "run", base=str(inputs["base"]), base_digest="0" * 64)
+    inputs["lora"].rename(found.place("lora"))
+    write_dataset(found.place("dataset"), dataset_of(CAPTIONS, root=tmp_path / "pictures"))
+    return found
+
+
+def test_evidence_of_a_grid_is_read_back_as_it_was_written(run):
     measured = run.measure(GRID, **QUICK)
     stored = run.measure(GRID, **QUICK)
     assert [dict(r) for r in stored.table("cells")] == [dict(r) for r in measured.table("cells")]
     assert (run.path / stored.table("cells")[0]["file"]).is_file()
+
+
+def ask(run, prompts):
+    words = ["grid", str(run.path), "--steps", "2", "--sampler", "ddim", "--prompts", str(prompts)]
+    return CliRunner().invoke(cli, words)
+
+
+def test_the_text_of_a_prompt_file_is_the_question_and_not_its_path(run, tmp_path):
+    file = tmp_path / "prompts.txt"
+    for text in ("sks\n", "sks, beach\n"):
+        file.write_text(text, encoding="utf-8-sig")
+        shown = ask(run, file)
+        assert shown.exit_code == 0, shown.output
+    asked = {e.params["prompts"]: e for e in run.all("grid")}
+    assert set(asked) == {"sks\n", "sks, beach\n"}
+    assert {c["prompt"] for c in asked["sks, beach\n"].table("cells")} == {"sks, beach"}
+
+
+def test_a_moved_prompt_file_asks_the_same_question(run, tmp_path):
+    for name in ("one.txt", "two.md"):
+        (tmp_path / name).write_text("sks\ndog\n")
+        assert ask(run, tmp_path / name).exit_code == 0
+    assert len(run.all("grid")) == 1
+
+
+def test_prompts_on_the_command_line_may_be_longer_than_any_path(run):
+    long = ", ".join(["sks", *(f"tag{i}" for i in range(100))])
+    assert ask(run, long).exit_code == 0
+    assert ask(run, f"{long}|{long}, dog").exit_code == 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"# nothing\n", b"\xff\xfe\x00"])
+def test_a_prompt_file_that_holds_no_prompt_is_refused(run, tmp_path, content):
+    file = tmp_path / "prompts.txt"
+    if content is not None:
+        file.write_bytes(content)
+    shown = ask(run, file)
+    assert shown.exit_code == 2
+    assert "Fix: --prompts FILE" in shown.output
+    assert "Traceback" not in shown.output
+    assert run.all("grid") == []
 
 
 @pytest.mark.parametrize(
