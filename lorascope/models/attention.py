@@ -88,10 +88,9 @@ class Recorder:
         for place, sums in self._sums.items():
             if place.image != image or min(sums.shape[-2:]) < least:
                 continue
-            large = functional.interpolate(sums, size=size or self.latent, mode="bicubic").clamp_(
-                min=0
-            )
-            total = large.sum(1) if total is None else total + large.sum(1)
+            large = functional.interpolate(sums, size=size or self.latent, mode="bicubic")
+            heads = large.clamp_(min=0).sum(1)  # undershoot goes head by head, as in DAAM
+            total = heads if total is None else total + heads
             count += sums.shape[1]
         if total is None:
             raise MissingInputError(

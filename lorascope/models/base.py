@@ -1,26 +1,24 @@
 """The base model: a frozen Stable Diffusion pipeline, opened by name, asked one step at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-import diffusers
 import numpy as np
 import torch
-import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
 from lorascope.errors import BadInputError, ShapeError
+from lorascope.models import folder, single_file
 from lorascope.models import prompts as prompting
 from lorascope.models.prompts import Conditioning
 from lorascope.models.sources import FAMILIES, Kind, base_digest, find
 
-__all__ = ["FAMILIES", "Base", "Conditioning", "Observer", "base_digest", "load_base"]
+__all__ = ["FAMILIES", "Base", "Conditioning", "Observer", "assemble", "base_digest", "load_base"]
 
 Pixels = NDArray[np.uint8]
 
@@ -238,9 +236,9 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Base:
     compute = _dtype(dtype, where)
     source = find(name)
     weights = torch.float32 if where.type == "cpu" else compute
-    read = _read_folder if source.kind is Kind.FOLDER else _read_file
+    read = folder.read if source.kind is Kind.FOLDER else single_file.read
     try:
-        with _quiet():
+        with folder.quiet():
             parts = read(source.path, weights)
     except DAMAGE as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -321,72 +319,6 @@ def _check_parts(name: str, unet: Any, vae: Any, family: str, encoders: int) -> 
             f"{name} is {FAMILIES[family]} with {encoders} text encoder(s): a refiner, or a part "
             "is missing.\nFix: give the plain text-to-image model that the LoRA was trained on."
         )
-
-
-def _read_folder(path: Path, weights: torch.dtype) -> dict[str, Any]:
-    """Read the parts of a folder in diffusers' layout."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    readers: dict[str, Callable[..., Any]] = {
-        "unet": UNet2DConditionModel.from_pretrained,
-        "vae": AutoencoderKL.from_pretrained,
-        "text_encoder": CLIPTextModel.from_pretrained,
-        "text_encoder_2": CLIPTextModelWithProjection.from_pretrained,
-    }
-    parts: dict[str, Any] = {}
-    for part, read in readers.items():
-        if not (path / part).is_dir():
-            continue
-        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-        if (variant := _variant(path / part)) is not None:
-            options["variant"] = variant
-        if part in ("unet", "vae"):
-            parts[part] = read(str(path), subfolder=part, torch_dtype=weights, **options)
-        else:  # the option has two names in two versions
-            parts[part] = read(str(path), subfolder=part, **options).to(dtype=weights)
-    for part in ("tokenizer", "tokenizer_2"):
-        if (path / part).is_dir():
-            parts[part] = CLIPTokenizer.from_pretrained(path / part, local_files_only=True)
-    parts["scheduler"] = DDPMScheduler.from_pretrained(
-        str(path), subfolder="scheduler", local_files_only=True
-    )
-    missing = {"unet", "vae", "tokenizer"} - parts.keys()
-    if missing:
-        raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
-    return parts
-
-
-def _variant(folder: Path) -> str | None:
-    """Find out whether only a variant (``....fp16.safetensors``) of the weights is there."""
-    stems = {p.name.removesuffix(".safetensors") for p in folder.glob("*.safetensors")}
-    plain = {s for s in stems if "." not in s and "-of-" not in s}
-    if plain or not stems:
-        return None
-    return "fp16" if any(s.endswith(".fp16") for s in stems) else None
-
-
-def _read_file(path: Path, weights: torch.dtype) -> dict[str, Any]:
-    from lorascope.models import single_file
-
-    return single_file.read(path, weights)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars and remarks away; progress is the caller's to show."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    before = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, verbosity, bar in zip(libraries, before, bars, strict=True):
-            library.set_verbosity(verbosity)
-            if bar:
-                library.enable_progress_bar()
 
 
 def _device(name: str) -> torch.device:
