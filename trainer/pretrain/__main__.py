@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trainer.pretrain import autoencoder, diffusion, drawings, export, tokenizer
+from trainer.pretrain.drawings import BLOCK
 from trainer.pretrain.settings import Settings
 from trainer.pretrain.workers import in_processes
 
@@ -30,9 +31,21 @@ SHIPPED = Path(__file__).parents[2] / "lorascope" / "miniature" / "base"
 )
 @click.option("--vae-minutes", default=30.0, show_default=True)
 @click.option("--diffusion-minutes", default=50.0, show_default=True)
+@click.option(
+    "--drawings",
+    "count",
+    default=Settings.base,
+    show_default=True,
+    help="Of the tagged world; of the wide world there are four for every seven.",
+)
 @click.option("--processes", default=2, show_default=True, help="Of one thread each.")
 def main(
-    work: Path, out: Path, vae_minutes: float, diffusion_minutes: float, processes: int
+    work: Path,
+    out: Path,
+    vae_minutes: float,
+    diffusion_minutes: float,
+    count: int,
+    processes: int,
 ) -> None:
     """Draw, train the autoencoder, train text encoder and U-Net, write the pipeline."""
     settings = Settings(
@@ -40,6 +53,8 @@ def main(
         vae_minutes=vae_minutes,
         diffusion_minutes=diffusion_minutes,
         processes=processes,
+        base=max(count // BLOCK, 2) * BLOCK,
+        wide=max(count * 4 // 7 // BLOCK, 2) * BLOCK,
     )
     drawings.open_drawings(settings)
     in_processes(autoencoder.train, settings)

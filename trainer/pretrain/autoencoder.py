@@ -1,5 +1,6 @@
 """Trains the autoencoder on both worlds, then encodes the tagged one."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lorascope.progress import track
 from lorascope.records import seed_from
 from trainer.pretrain.drawings import Drawings, open_drawings
 from trainer.pretrain.settings import IMAGE_PX, LATENT_CELLS, LATENT_CHANNELS, Settings
-from trainer.pretrain.workers import Clock, Learner, Log, calm_start, flat_then_cosine, is_due
+from trainer.pretrain.workers import Learner, Log, calm_start, flat_then_cosine, learn
 
 BATCH = 32  # crops; a quarter as many whole images
 CROP_PX = 64
@@ -57,23 +58,22 @@ def train(settings: Settings) -> None:
     drawings = open_drawings(settings)
     model = build()
     learner = Learner(model.named_parameters(), learning_rates=RATES, is_hidden=_is_hidden)
-    checkpoint = settings.work / "vae.checkpoint"
-    clock = Clock(settings.vae_minutes, learner.load(checkpoint))
-    log = Log(settings.work / "vae-log.csv", ("l1", "gradient", "kl", "psnr"))
     weights = _region_weights()
-    saved = clock.spent_s
-    while (share := clock.share()) < 1:
+
+    def attempt(share: float) -> tuple[Tensor, list[float]]:
         rng = np.random.default_rng(seed_from("vae", dist.get_rank(), learner.steps))
         images, regions = _batch(drawings, rng, whole=share > WHOLE_AFTER)
-        loss, values = _loss(model, images, weights[regions.long()][:, None])
-        factor = flat_then_cosine(share, learner.steps, warmup=40, flat=0.3, floor=0.03)
-        learner.step(loss, factor=factor)
-        log.add(learner.steps, clock.spent_s, values)
-        if is_due(saved, clock.spent_s):
-            saved = clock.spent_s
-            learner.save(checkpoint, spent_s=saved)
+        return _loss(model, images, weights[regions.long()][:, None])
+
+    learn(
+        learner,
+        attempt,
+        minutes=settings.vae_minutes,
+        checkpoint=settings.work / "vae.checkpoint",
+        log=Log(settings.work / "vae-log.csv", ("l1", "gradient", "kl", "psnr")),
+        factor=functools.partial(flat_then_cosine, warmup=40, flat=0.3, floor=0.03),
+    )
     if dist.get_rank() == 0:
-        learner.save(checkpoint, spent_s=clock.spent_s)
         learner.take_average()
         _finish(model, drawings, settings)
 

@@ -1,5 +1,6 @@
 """Trains text encoder and U-Net together, on latents of the tagged world."""
 
+import functools
 import random
 
 import numpy as np
@@ -17,7 +18,7 @@ from lorascope.records import seed_from
 from trainer.pretrain.autoencoder import encode_all
 from trainer.pretrain.drawings import Drawings, open_drawings
 from trainer.pretrain.settings import LATENT_CELLS, LATENT_CHANNELS, Settings
-from trainer.pretrain.workers import Clock, Learner, Log, flat_then_cosine, is_due
+from trainer.pretrain.workers import Learner, Log, flat_then_cosine, learn
 
 BATCH = 32  # per process
 HIDDEN = 160
@@ -78,27 +79,26 @@ def train(settings: Settings) -> None:
         is_hidden=_is_hidden,
         slower=lambda name: TEXT_FACTOR if name.startswith("text.") else 1.0,
     )
-    checkpoint = settings.work / "diffusion.checkpoint"
-    clock = Clock(settings.diffusion_minutes, learner.load(checkpoint))
-    log = Log(settings.work / "diffusion-log.csv", ("weighted", "min_snr", "mse"))
     latents, drawings = encode_all(settings), open_drawings(settings)
     weights = _latent_weights(drawings, settings)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
-    saved = clock.spent_s
-    while (share := clock.share()) < 1:
+
+    def attempt(_share: float) -> tuple[Tensor, list[float]]:
         seed = seed_from("diffusion", dist.get_rank(), learner.steps)
         chosen, captions = _choose(drawings, random.Random(seed))
         torch.manual_seed(seed)
         clean = torch.from_numpy(np.asarray(latents[chosen], np.float32))
-        loss, values = _loss(model, tokenizer, clean, captions, weights[chosen], alphas)
-        factor = flat_then_cosine(share, learner.steps, warmup=60, flat=0.5, floor=0.04)
-        learner.step(loss, factor=factor)
-        log.add(learner.steps, clock.spent_s, values)
-        if is_due(saved, clock.spent_s):
-            saved = clock.spent_s
-            learner.save(checkpoint, spent_s=saved)
+        return _loss(model, tokenizer, clean, captions, weights[chosen], alphas)
+
+    learn(
+        learner,
+        attempt,
+        minutes=settings.diffusion_minutes,
+        checkpoint=settings.work / "diffusion.checkpoint",
+        log=Log(settings.work / "diffusion-log.csv", ("weighted", "min_snr", "mse")),
+        factor=functools.partial(flat_then_cosine, warmup=60, flat=0.5, floor=0.04),
+    )
     if dist.get_rank() == 0:
-        learner.save(checkpoint, spent_s=clock.spent_s)
         learner.take_average()
         with storage.replacing(settings.work / "diffusion.pt") as partial:
             torch.save(model.state_dict(), partial)

@@ -8,7 +8,7 @@ IMAGE_PX = 128
 LATENT_CELLS = IMAGE_PX // 8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One training of the miniature, from drawings to export.
 

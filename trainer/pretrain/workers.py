@@ -195,9 +195,40 @@ class Log:
         print(f"step {step} {seconds:.0f} s {named}", flush=True)
 
 
-def is_due(last_save_s: float, now_s: float) -> bool:
-    """Tell whether the first process should save again."""
-    return dist.get_rank() == 0 and now_s - last_save_s > SAVE_EVERY_S
+def learn(
+    learner: Learner,
+    attempt: Callable[[float], tuple[Tensor, Sequence[float]]],
+    *,
+    minutes: float,
+    checkpoint: Path,
+    log: Log,
+    factor: Callable[[float, int], float],
+) -> None:
+    """Train until the time is spent, going on from a checkpoint where there is one.
+
+    Parameters
+    ----------
+    attempt : callable
+        Gives the loss of one step and what the log is told, from the share of the time spent.
+    minutes : float
+        Of training, pauses not counted.
+    checkpoint : Path
+        Written every few minutes, and at the end.
+    factor : callable
+        On the learning rates, from the share of the time spent and the step.
+    """
+    first = dist.get_rank() == 0
+    clock = Clock(minutes, learner.load(checkpoint))
+    saved = clock.spent_s
+    while (share := clock.share()) < 1:
+        loss, values = attempt(share)
+        learner.step(loss, factor=factor(share, learner.steps))
+        log.add(learner.steps, clock.spent_s, values)
+        if first and clock.spent_s - saved > SAVE_EVERY_S:
+            saved = clock.spent_s
+            learner.save(checkpoint, spent_s=saved)
+    if first:
+        learner.save(checkpoint, spent_s=clock.spent_s)
 
 
 def calm_start(module: nn.Module) -> None:
