@@ -1,5 +1,6 @@
 """Every rule: a planted fault is named, no other is, and without the fault it keeps silent."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 from lorascope import verdict as verdict_module
 from lorascope.records import Outcome
 from lorascope.rules import RULES
-from lorascope.rules.fit import scorecard
+from lorascope.rules.fit import best_epoch, scorecard
 from lorascope.tools import TAGS, WEIGHTS
 from lorascope.verdict import standing, verdict
 from tests.conftest import (
-    DRIFT,
+    CAPTURE,
     EPOCHS,
     LIKENESS,
     U_CURVE,
@@ -60,7 +61,7 @@ def plant_detail_loss(run, _rng):
 def plant_too_little(run, _rng):
     """Everything learnt is little, and the curve has come to rest: the learning rate is too low."""
     resting = [-0.01, -0.02, -0.03, -0.04, -0.05, -0.06, -0.07, -0.07]
-    healthy(run, likeness=[0.05] * EPOCHS, curve=resting)
+    healthy(run, likeness=[0.05] * EPOCHS, curve=resting, gap=[0.0] * EPOCHS)
 
 
 def plant_stopped_early(run, _rng):
@@ -68,7 +69,7 @@ def plant_stopped_early(run, _rng):
 
 
 def plant_too_much(run, _rng):
-    healthy(run, likeness=LIKENESS, curve=U_CURVE, drift=DRIFT)
+    healthy(run, likeness=LIKENESS, curve=U_CURVE, capture=CAPTURE)
 
 
 FAULTS = {
@@ -82,11 +83,13 @@ FAULTS = {
 }
 
 
-def healthy(run, *, likeness=LIKENESS, curve=HEALTHY, drift=CALM, ssim=0.9, edges=0.95):
+def healthy(
+    run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95
+):
     run.measure(WEIGHTS)
     run.measure(TAGS)
-    held_out_curve(run, curve)
-    drawn_grid(run, likeness, drift)
+    held_out_curve(run, curve, gap=gap)
+    drawn_grid(run, likeness, capture)
     sound_vae(run, ssim=ssim, edges=edges)
 
 
@@ -148,6 +151,25 @@ def test_the_pick_lies_in_the_valley_of_the_held_out_loss(tiny_run):
     assert best is not None
     assert best.epoch in (3, 4, 5)
     assert best.epoch in best.set
+
+
+def test_a_side_that_nobody_looked_at_is_never_ruled_out(tiny_run):
+    """Without grid and training loss nothing speaks of likeness; the calls stand on less."""
+    measure_all(tiny_run)
+    card = scorecard(standing(tiny_run))
+    blind = dataclasses.replace(card, scores=card.scores * np.nan)
+    assert {blind.fit(i)[0] for i in range(EPOCHS)} == {"uncertain"}
+    assert best_epoch(blind) is None
+
+
+def test_what_is_learnt_by_heart_is_overfit_even_while_the_held_out_loss_rests(tiny_run):
+    gap = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 0.9]
+    tiny_run.measure(WEIGHTS)
+    held_out_curve(tiny_run, HEALTHY, gap=gap)
+    drawn_grid(tiny_run, LIKENESS, [0.0, 0.1, 0.2, 0.2, 0.3, 0.5, 0.7, 0.8])
+    fits = [e.fit for e in verdict(tiny_run).epochs]
+    assert fits[-1] == "overfit"
+    assert "overfit" not in fits[:5]
 
 
 def test_without_held_out_images_there_is_no_pick(tiny_run):

@@ -8,9 +8,9 @@ __all__ = ["RULES", "Rule"]
 RULES = (
     broken.NAN,
     broken.DEAD,
-    fit.UNDER,
-    fit.UNDER_RUN,
-    fit.OVER,
+    fit.UNDERFIT,
+    fit.UNDERFIT_RUN,
+    fit.OVERFIT,
     captions.ACT_MISSING,
     fidelity.DETAIL_LOSS,
 )

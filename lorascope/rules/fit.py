@@ -1,8 +1,9 @@
 """Fit: which epochs learnt too little, enough, or too much, and which one to take.
 
-A scorecard. Each item maps one measurement to a mark from -1 (underfit) over 0 (good) to +1
-(overfit); the mean of the marks, by weight, is resampled over the images behind it, and an epoch is
-called by the side that most resamples fall on. The maps are published here, as constants.
+A scorecard. Each item maps one measurement to a mark from 0 to 1 for the one side that it can speak
+for, underfit or overfit; a side's marks are averaged by weight, and the score is overfit minus
+underfit, from -1 to 1. The held-out loss is resampled over its images, and an epoch is called by
+the side that most resamples fall on. The maps are published here, as constants.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,19 +24,22 @@ from lorascope.records import (
     Row,
     Scalar,
     Severity,
+    finite,
 )
 from lorascope.rules.rule import Rule, Seen, ramp
 
 Array = NDArray[Any]
 
-# Starting values of the methods document, appendix A, but for drift, which has none there: it was
-# read off one character on the miniature (`make demo`) and has not been fitted on a benchmark.
-HELD_OUT_TO_GO = (0.1, 0.6)  # share of the depth still to go, before the minimum: 0 .. -1
-HELD_OUT_RISE = (1.0, 2.5)  # rise over the minimum in depths, after it: 0 .. +1
-LIKENESS_LOW = (0.75, 0.3)  # 1 = as near as training images to each other: 0 .. -1
-DRIFT_HIGH = (0.15, 0.5)  # change of prompts without the trigger, in spreads of the base: 0 .. +1
-COPY_LOW = (0.5, 0.33)  # of the ratio that held-out images have: 0 .. +1; Favero 2025: 1/3 copies
-WEIGHTS = {"held_out": 3.0, "likeness": 3.0, "drift": 2.0, "copy": 1.0}
+# (where a mark begins, where it is full). Starting values, read off one character on the miniature
+# (`make demo`); no benchmark has fitted them.
+TO_GO = (0.05, 0.3)  # share of the held-out depth that is still to go before the minimum
+LIKENESS = (0.85, 0.5)  # 1 = as near as training images are to each other
+RISE = (0.1, 0.5)  # of the held-out loss over its minimum, in depths
+GAP = (0.5, 1.2)  # held-out minus training loss, in depths: what is learnt by heart
+CAPTURE = (0.3, 0.7)  # likeness of pictures whose prompt lacks the trigger, beyond the base's
+COPY = (0.8, 0.33)  # nearest training image : second nearest, beside held-out images; Favero 2025
+UNDER = {"to_go": 3.0, "likeness": 2.0}  # weights of the items that speak for underfit
+OVER = {"rise": 3.0, "gap": 2.0, "capture": 2.0, "copy": 1.0}  # and for overfit
 
 DECIDED = 0.33  # a mark beyond it takes a side
 SURE = 0.7  # share of the resamples that an epoch is called by
@@ -51,7 +55,7 @@ class Scorecard:
     epochs: tuple[int, ...]
     steps: tuple[int, ...]
     files: tuple[str, ...]
-    marks: Mapping[str, Array]  # item -> (epochs,), NaN where it was not measured
+    marks: Mapping[str, Array]  # item -> (epochs,) from 0 to 1, NaN where it was not measured
     scores: Array  # (draws, epochs)
     held_out: Array | None  # (held-out images, epochs) mean log-ratios; None without any
     likeness: tuple[float | None, ...]
@@ -64,6 +68,8 @@ class Scorecard:
     def fit(self, place: int) -> tuple[Fit, float]:
         """Call one epoch, with the share of the resamples that agree."""
         scores = self.scores[:, place]
+        if not finite(scores):  # a side that nobody looked at cannot be ruled out
+            return Fit.UNCERTAIN, 0.0
         shares = {
             Fit.UNDERFIT: float((scores < -DECIDED).mean()),
             Fit.OVERFIT: float((scores > DECIDED).mean()),
@@ -86,20 +92,23 @@ def scorecard(seen: Seen) -> Scorecard | None:
     drawn = _by_epoch(seen["grid"].table("epochs")) if "grid" in seen else {}
     grid = [drawn.get(int(row["epoch"] or 0), {}) for row in rows]
     marks = {
-        "likeness": _marked(grid, "likeness", LIKENESS_LOW, side=-1),
-        "drift": _marked(grid, "drift", DRIFT_HIGH, side=1),
-        "copy": _copy_marks(seen, grid),
+        "likeness": _marked([_number(row, "likeness") for row in grid], LIKENESS),
+        "capture": _marked([_number(row, "class_likeness") for row in grid], CAPTURE),
+        "copy": _marked(_copy_ratios(seen, grid), COPY),
     }
-    means = intervals.resampled_means(held_out) if held_out is not None else None
-    sampled = np.stack([_held_out_marks(m) for m in means]) if means is not None else None
+    sampled: dict[str, Array] = {}
     if held_out is not None:
-        marks["held_out"] = _held_out_marks(held_out.mean(axis=0))
+        train = [_number(row, "train") for row in rows]
+        means = intervals.resampled_means(held_out)
+        drawn_marks = [_held_out_marks(m, train) for m in means]
+        sampled = {name: np.stack([d[name] for d in drawn_marks]) for name in drawn_marks[0]}
+        marks |= _held_out_marks(held_out.mean(axis=0), train)
     return Scorecard(
         epochs=tuple(int(row["epoch"] or 0) for row in rows),
         steps=tuple(int(row["step"] or 0) for row in rows),
         files=tuple(str(row["file"]) for row in rows),
         marks=marks,
-        scores=_scores(marks, sampled, len(rows)),
+        scores=_side(OVER, marks, sampled) - _side(UNDER, marks, sampled),
         held_out=held_out,
         likeness=tuple(_number(row, "likeness") for row in grid),
     )
@@ -143,14 +152,14 @@ def epoch_fits(card: Scorecard) -> tuple[EpochFit, ...]:
 
 
 def best_epoch(card: Scorecard) -> Best | None:
-    """Choose the epoch to take: the earliest of those whose score lies nearest to good.
+    """Choose the epoch to take: the one whose score lies nearest to good.
 
     In every resample the epoch with the smallest distance to 0 wins; ties, common among good
     epochs, go to the lower held-out loss. None where every epoch is called underfit or overfit.
     """
     calls = [card.fit(i)[0] for i in range(len(card.epochs))]
     usable = [i for i, fit in enumerate(calls) if fit in (Fit.GOOD, Fit.UNCERTAIN)]
-    if not usable or card.held_out is None:
+    if not usable or card.held_out is None or not finite(card.scores):
         return None
     means = intervals.resampled_means(card.held_out)
     cost = np.abs(card.scores) + 0.1 * (means - means.min(axis=1, keepdims=True))
@@ -233,7 +242,7 @@ def overtrained(seen: Seen) -> Sequence[Finding]:
     everything = len(over) == len(calls)
     first = over[0]
     who = "Every epoch" if everything else f"From epoch {card.epochs[first]} on the LoRA"
-    reasons = [name for name, m in card.marks.items() if np.isfinite(m[first]) and m[first] > 0]
+    reasons = [name for name in OVER if card.marks.get(name, np.zeros(first + 1))[first] > 0.5]
     return [
         Finding(
             code="FIT-OVER",
@@ -252,46 +261,60 @@ def overtrained(seen: Seen) -> Sequence[Finding]:
     ]
 
 
-def _scores(marks: Mapping[str, Array], sampled: Array | None, epochs: int) -> Array:
-    """Weigh the marks of every resample; an item that was not measured has no weight."""
-    draws = len(sampled) if sampled is not None else 1
-    total, weight = np.zeros((draws, epochs)), np.zeros((draws, epochs))
-    for name, values in marks.items():
-        here = sampled if name == "held_out" and sampled is not None else values[None]
+def _side(
+    weights: Mapping[str, float], marks: Mapping[str, Array], sampled: Mapping[str, Array]
+) -> Array:
+    """Weigh the marks of one side in every resample; what was not measured has no weight.
+
+    Returns
+    -------
+    (draws, epochs) array
+        From 0 to 1; NaN where nothing that speaks for this side was measured.
+    """
+    total, weight = np.zeros((1, 1)), np.zeros((1, 1))
+    for name, share in weights.items():
+        here = sampled.get(name, marks.get(name, np.full(1, np.nan))[None])
         known = np.isfinite(here)
-        total += np.where(known, here, 0.0) * WEIGHTS[name]
-        weight += known * WEIGHTS[name]
-    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+        total = total + np.where(known, here, 0.0) * share
+        weight = weight + known * share
+    mean: Array = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    return mean
 
 
-def _held_out_marks(means: Array) -> Array:
-    """Mark epochs by their distance to the minimum: before it to go, after it the rise."""
+def _held_out_marks(means: Array, train: Sequence[float | None]) -> dict[str, Array]:
+    """Mark epochs by the held-out curve: before its minimum to go, after it the rise and the gap.
+
+    Parameters
+    ----------
+    means : (epochs,) array
+        Mean log-ratios to the base model.
+    train : (epochs,) sequence
+        The same on training images.
+    """
     best = int(means.argmin())
     depth = -float(means[best])
-    if depth <= 0:  # nothing got better than the base model
-        return np.where(np.arange(len(means)) == 0, -1.0, np.where(means > 0, 1.0, -1.0))
-    rise = (means - means[best]) / depth
-    marks = [
-        -ramp(r, *HELD_OUT_TO_GO) if i < best else ramp(r, *HELD_OUT_RISE)
-        for i, r in enumerate(rise)
-    ]
-    return np.array(marks)
+    before = np.arange(len(means)) < best
+    if depth <= 0:  # nothing got better than the base model: too little, or all of it too much
+        unknown = np.full(len(means), np.nan)
+        return {"to_go": (means <= 0) * 1.0, "rise": (means > 0) * 1.0, "gap": unknown}
+    risen = (means - means[best]) / depth
+    gaps = [None if t is None else (m - t) / depth for m, t in zip(means, train, strict=True)]
+    return {
+        "to_go": np.where(before, _marked(list(risen), TO_GO), 0.0),
+        "rise": np.where(before, 0.0, _marked(list(risen), RISE)),
+        "gap": _marked(gaps, GAP),
+    }
 
 
-def _marked(rows: Sequence[Row], name: str, between: tuple[float, float], *, side: int) -> Array:
-    values = [_number(row, name) for row in rows]
-    return np.array([np.nan if v is None else side * ramp(v, *between) for v in values])
+def _marked(values: Sequence[float | None], between: tuple[float, float]) -> Array:
+    return np.array([np.nan if v is None else ramp(v, *between) for v in values])
 
 
-def _copy_marks(seen: Seen, rows: Sequence[Row]) -> Array:
-    """Mark pictures that lie nearer to one training image than pictures that cannot be copies."""
+def _copy_ratios(seen: Seen, rows: Sequence[Row]) -> list[float | None]:
+    """Nearness to single training images, beside that of held-out images: 1 is as usual."""
     usual = seen["grid"].get("copy_ratio_held_out") if "grid" in seen else None
     values = [_number(row, "copy_ratio") for row in rows]
-    if usual is None:
-        return np.full(len(rows), np.nan)
-    return np.array(
-        [np.nan if v is None else ramp(v / usual.value, *COPY_LOW) for v in values]
-    )
+    return [None if v is None or usual is None else v / usual.value for v in values]
 
 
 def _by_epoch(rows: Sequence[Row]) -> dict[int, Row]:
@@ -321,8 +344,10 @@ def _marks_at(card: Scorecard, place: int) -> dict[str, float]:
 
 def _because(reasons: Sequence[str]) -> str:
     words = {
-        "held_out": "the held-out loss has risen well over its minimum",
-        "drift": "prompts without the activation tag no longer give what the base model gives",
+        "rise": "the held-out loss has risen over its minimum",
+        "gap": "training images are learnt by heart (their loss goes on falling, that of held-out "
+        "images does not)",
+        "capture": "prompts without the activation tag show the subject too",
         "copy": "pictures come close to single training images",
     }
     return "; ".join(words[r] for r in reasons if r in words) or "the marks together say so"
@@ -332,7 +357,7 @@ def _ids(seen: Seen) -> tuple[str, ...]:
     return tuple(seen[name].id for name in ("loss", "grid") if name in seen)
 
 
-UNDER = Rule(
+UNDERFIT = Rule(
     code="FIT-UNDER",
     uses=("loss",),
     may_use=("grid",),
@@ -342,7 +367,7 @@ UNDER = Rule(
     sure="By the number of held-out images: low under 4, medium under 10, else high.",
     do="Train longer or with a higher learning rate; look at the rank last.",
 )
-UNDER_RUN = Rule(
+UNDERFIT_RUN = Rule(
     code="FIT-UNDER-RUN",
     uses=("loss",),
     may_use=("grid",),
@@ -352,7 +377,7 @@ UNDER_RUN = Rule(
     sure="By the number of held-out images: low under 4, medium under 10, else high.",
     do="Train on: twice the epochs, the same settings.",
 )
-OVER = Rule(
+OVERFIT = Rule(
     code="FIT-OVER",
     uses=("loss",),
     may_use=("grid",),
