@@ -76,9 +76,15 @@ class Scorecard:
         }
         shares[Fit.GOOD] = 1 - sum(shares.values())
         called = max(shares, key=lambda fit: shares[fit])
-        if shares[called] < SURE:
-            return Fit.UNCERTAIN, shares[called]
-        return called, shares[called]
+        sure = self.at_most(shares[called])
+        return (called if shares[called] >= SURE else Fit.UNCERTAIN), sure
+
+    def at_most(self, share: float) -> float:
+        """Hold a share of resamples back: n images cannot make anybody surer than n / (n + 1).
+
+        Resampling a few images that agree by chance gives 1; the rule of succession does not.
+        """
+        return min(share, self.images / (self.images + 1))
 
 
 def scorecard(seen: Seen) -> Scorecard | None:
@@ -173,7 +179,7 @@ def best_epoch(card: Scorecard) -> Best | None:
     return Best(
         epoch=card.epochs[chosen],
         step=card.steps[chosen],
-        probability=round(float(wins[pick]), 3),
+        probability=round(card.at_most(float(wins[pick])), 3),
         set=tuple(card.epochs[i] for i in inside),
         strength=1.0,
         likeness_first=card.epochs[_most_like(card, inside)],
