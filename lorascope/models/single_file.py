@@ -1,13 +1,11 @@
 """A base model in one .safetensors file, as most people keep theirs, opened without a network.
 
 The configurations under ``configs/`` are the published ones of SD 1.5, SD 2.1 and SDXL; the
-tokenizer is CLIP's, rebuilt from its merges.
+tokenizer is CLIP's, from wherever this machine has it.
 """
 
-import gzip
-import json
-import tempfile
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ from lorascope.errors import BadInputError, MissingInputError
 from lorascope.models.sources import file_keys
 
 CONFIGS = Path(__file__).parent / "configs"
-MERGES = CONFIGS / "clip_merges.txt.gz"
 ENCODERS = {  # the text encoder tells the architectures apart
     "conditioner.embedders.1.model.": "sdxl",
     "cond_stage_model.model.": "sd2",
     "cond_stage_model.transformer.": "sd15",
 }
-START, END = "<|startoftext|>", "<|endoftext|>"
+END = "<|endoftext|>"
 PADDING = {  # what each tokenizer pads with
     "sd15": {"tokenizer": END},
     "sd2": {"tokenizer": "!"},
@@ -55,7 +52,7 @@ def read(path: Path, weights: torch.dtype) -> dict[str, Any]:
         config=str(CONFIGS / kind),
         local_files_only=True,
         torch_dtype=weights,
-        **{part: clip_tokenizer(padding) for part, padding in PADDING[kind].items()},
+        **{part: clip_tokenizer(path, padding) for part, padding in PADDING[kind].items()},
     )
     parts: dict[str, Any] = dict(opened.components)
     changes = _schedule(path, kind, keys)
@@ -63,53 +60,44 @@ def read(path: Path, weights: torch.dtype) -> dict[str, Any]:
     return parts
 
 
-def clip_tokenizer(padding: str = END) -> Any:
-    """Rebuild CLIP's tokenizer of 49,408 entries.
+def clip_tokenizer(model: Path, padding: str = END) -> Any:
+    """Open CLIP's tokenizer, which a single file lacks: all Stable Diffusion models share it.
+
+    Looked for in ``tokenizer/`` beside the file, in the folder that ``LORASCOPE_TOKENIZER`` names,
+    and in every model of the hub's cache.
 
     Parameters
     ----------
+    model : Path
+        The single file.
     padding : str
         The token that fills up short prompts: the end of SD 1.x, "!" of SD 2.x.
 
     Raises
     ------
     MissingInputError
-        The merges are not where they were installed.
+        It is in none of these places.
     """
     from transformers import CLIPTokenizer
 
-    if not MERGES.is_file():
-        raise MissingInputError(
-            f"A single file holds no tokenizer, and CLIP's merges are not at {MERGES}.\n"
-            "Fix: install lorascope again, or give the model as a folder in diffusers' layout."
-        )
-    with gzip.open(MERGES, "rt", encoding="utf-8") as opened:
-        merges = opened.read().splitlines()
-    symbols = _byte_symbols()
-    entries = [*symbols, *(f"{s}</w>" for s in symbols), *(m.replace(" ", "") for m in merges)]
-    vocabulary = {entry: i for i, entry in enumerate([*entries, START, END])}
-    settings = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": 77,
-        "bos_token": START,
-        "eos_token": END,
-        "unk_token": END,
-        "pad_token": padding,
-    }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        text = "\n".join(["#version: 0.2", *merges, ""])
-        (folder / "merges.txt").write_text(text, encoding="utf-8")
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    for folder in _tokenizer_folders(model):
+        if all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+            return CLIPTokenizer.from_pretrained(folder, local_files_only=True, pad_token=padding)
+    raise MissingInputError(
+        f"{model} is a single file, which holds no tokenizer, and none was found: looked in "
+        f"{model.parent / 'tokenizer'}, $LORASCOPE_TOKENIZER and the hub's cache.\n"
+        "Fix: copy the tokenizer folder (vocab.json, merges.txt) of any Stable Diffusion model "
+        "beside the file."
+    )
 
 
-def _byte_symbols() -> list[str]:
-    """List the printable stand-ins for the 256 bytes, in CLIP's order."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = 256 - len(printable)
-    return [chr(code) for code in (*printable, *range(256, 256 + others))]
+def _tokenizer_folders(model: Path) -> Iterator[Path]:
+    yield model.parent / "tokenizer"
+    if named := os.environ.get("LORASCOPE_TOKENIZER"):
+        yield Path(named)
+    cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+    yield from sorted(cache.glob("models--*/snapshots/*/tokenizer"))
+    yield from sorted(cache.glob("models--openai--clip-*/snapshots/*"))
 
 
 def _architecture(path: Path, keys: Iterable[str]) -> str:

@@ -70,7 +70,7 @@ def test_a_single_file_gives_the_same_model_without_a_network(made, tmp_path, mo
     for weights in (tmp_path / "configs").rglob("*.safetensors"):
         weights.unlink()
     monkeypatch.setattr(single_file, "CONFIGS", tmp_path / "configs")
-    monkeypatch.setattr(single_file, "clip_tokenizer", lambda _padding: made[kind].tokenizer)
+    pipelines.tokenizer(tmp_path / "tokenizer")
     path = pipelines.save_single_file(made[kind], tmp_path / "model.safetensors")
     base = load_base(str(path), device="cpu")
     assert (base.family, base.prediction_type) == (kind, KINDS[kind])
@@ -138,19 +138,21 @@ def test_shipped_configurations_have_the_published_numbers_of_parameters(kind, p
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def test_the_rebuilt_tokenizer_is_clips():
-    words = single_file.clip_tokenizer("!")
-    assert len(words) == 49_408
-    assert words("a photo of a cat, 1girl").input_ids == [
-        *(49406, 320, 1125, 539, 320, 2368, 267, 272, 1611, 49407)
-    ]
-    assert words.pad_token_id == 0
-
-
-def test_a_missing_tokenizer_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(single_file, "MERGES", tmp_path / "none.gz")
+def test_the_tokenizer_of_a_single_file_is_found_beside_it_or_where_it_is_named(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("LORASCOPE_TOKENIZER", raising=False)
+    model = tmp_path / "models" / "m.safetensors"
     with pytest.raises(MissingInputError, match="holds no tokenizer"):
-        single_file.clip_tokenizer()
+        single_file.clip_tokenizer(model)
+    pipelines.tokenizer(tmp_path / "elsewhere")
+    monkeypatch.setenv("LORASCOPE_TOKENIZER", str(tmp_path / "elsewhere"))
+    named = single_file.clip_tokenizer(model, "!")
+    assert named.pad_token == "!"
+    monkeypatch.delenv("LORASCOPE_TOKENIZER")
+    pipelines.tokenizer(tmp_path / "cache/hub/models--a--b/snapshots/0/tokenizer")
+    assert single_file.clip_tokenizer(model).pad_token == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
