@@ -6,20 +6,22 @@ from lorascope.miniature.datasets import write_character
 from lorascope.run import Run
 
 TRIGGER = "zyxfern"
-IMAGES = 24
-REPEATS = 5
+IMAGES = 14  # six are held out
+REPEATS = 14
 SEED = 0
-# Twelve epochs at this rate cross all three stretches: underfit, usable, overfit.
+# A small set at a rate that never falls: it crosses all three stretches, underfit, usable, overfit.
 SETTINGS = {
     "base": "miniature",
     "name": "fern",
     "trigger": TRIGGER,
-    "epochs": 12,
+    "epochs": 14,
     "batch_size": 4,
     "rank": 16,
     "alpha": 16.0,
-    "unet_lr": 2e-3,
-    "held_out": 0.25,
+    "unet_lr": 3e-3,
+    "scheduler": "constant",
+    "warmup_steps": 40,
+    "held_out": 0.45,
     "seed": SEED,
 }
 

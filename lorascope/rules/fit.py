@@ -34,12 +34,13 @@ Array = NDArray[Any]
 # (`make demo`); no benchmark has fitted them.
 TO_GO = (0.05, 0.3)  # share of the held-out depth that is still to go before the minimum
 LIKENESS = (0.85, 0.5)  # 1 = as near as training images are to each other
-RISE = (0.1, 0.5)  # of the held-out loss over its minimum, in depths
-GAP = (0.5, 1.2)  # held-out minus training loss, in depths: what is learnt by heart
+RISE = (0.05, 0.3)  # of the held-out loss over its minimum, in depths
+GAP = (0.5, 1.0)  # held-out minus training loss, in depths: what is learnt by heart
+LEAK = (0.4, 0.7)  # change of unrelated pictures, in spreads of the base model's pictures
 CAPTURE = (0.3, 0.7)  # likeness of pictures whose prompt lacks the trigger, beyond the base's
 COPY = (0.8, 0.33)  # nearest training image : second nearest, beside held-out images; Favero 2025
 UNDER = {"to_go": 3.0, "likeness": 2.0}  # weights of the items that speak for underfit
-OVER = {"rise": 3.0, "gap": 2.0, "capture": 2.0, "copy": 1.0}  # and for overfit
+OVER = {"rise": 3.0, "gap": 3.0, "leak": 2.0, "capture": 1.0, "copy": 1.0}  # for overfit
 
 DECIDED = 0.33  # a mark beyond it takes a side
 SURE = 0.7  # share of the resamples that an epoch is called by
@@ -99,6 +100,7 @@ def scorecard(seen: Seen) -> Scorecard | None:
     grid = [drawn.get(int(row["epoch"] or 0), {}) for row in rows]
     marks = {
         "likeness": _marked([_number(row, "likeness") for row in grid], LIKENESS),
+        "leak": _marked([_number(row, "unrelated_drift") for row in grid], LEAK),
         "capture": _marked([_number(row, "class_likeness") for row in grid], CAPTURE),
         "copy": _marked(_copy_ratios(seen, grid), COPY),
     }
@@ -353,6 +355,7 @@ def _because(reasons: Sequence[str]) -> str:
         "rise": "the held-out loss has risen over its minimum",
         "gap": "training images are learnt by heart (their loss goes on falling, that of held-out "
         "images does not)",
+        "leak": "prompts that have nothing to do with it come out changed",
         "capture": "prompts without the activation tag show the subject too",
         "copy": "pictures come close to single training images",
     }

@@ -29,8 +29,8 @@ SHIPPED = Path(__file__).parents[2] / "lorascope" / "miniature" / "base"
     default=SHIPPED,
     help="The pipeline folder. [default: the one that the package ships]",
 )
-@click.option("--vae-minutes", default=30.0, show_default=True)
-@click.option("--diffusion-minutes", default=50.0, show_default=True)
+@click.option("--vae-minutes", default=Settings.vae_minutes, show_default=True)
+@click.option("--diffusion-minutes", default=Settings.diffusion_minutes, show_default=True)
 @click.option(
     "--drawings",
     "count",
