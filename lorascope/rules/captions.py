@@ -14,7 +14,8 @@ def trigger_missing(seen: Seen) -> Sequence[Finding]:
     missing = tags.get("trigger_missing")
     if missing is None or missing.value < FEW_MISSING:
         return []
-    guessed = bool((tags.get("trigger_guessed") or missing).value) and tags["trigger_guessed"].value
+    guess = tags.get("trigger_guessed")
+    guessed = guess is not None and guess.value > 0
     rows = [r for r in tags.table("images") if r["split"] == "train" and not r["has_trigger"]]
     named = ", ".join(str(r["image"]) for r in rows[:5]) + (" ..." if len(rows) > 5 else "")
     return [
