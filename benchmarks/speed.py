@@ -1,7 +1,8 @@
 """Speed beside the bare U-Net: ``python -m benchmarks.speed``.
 
-Each of the program's ways to use the model is timed in turn with the U-Net calls that it cannot do
-without, several times over; the ratio is the figure, seconds are of the machine that ran it.
+Sampling is timed in turn with the U-Net calls that it cannot do without, several times over; a
+training step, measured inside a whole training, beside the U-Net's forward and backward after it.
+The ratio is the figure; seconds are of the machine that ran it.
 """
 
 import json

@@ -156,7 +156,8 @@ def test_the_first_loss_is_the_one_the_formula_gives(config, tmp_path):
         error = float(((base.predict(noisy, t, cond) - noise) ** 2).mean())
     snr = kept / (1 - kept)
     expected = error * min(snr, 2.0) / snr
-    assert read_log(run.place("log"))[0].loss == pytest.approx(expected, rel=1e-3)
+    # bfloat16 keeps eight bits, and the two ways need not round alike on any number of threads
+    assert read_log(run.place("log"))[0].loss == pytest.approx(expected, rel=2**-8)
 
 
 def test_the_same_settings_give_the_same_bytes(config, tmp_path):
