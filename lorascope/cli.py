@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from lorascope import __version__
-from lorascope.errors import BadInputError, LorascopeError
+from lorascope.errors import BadInputError, LorascopeError, StorageError
 from lorascope.records import Outcome, Tool
 
 EXIT = {Outcome.PASS: 0, Outcome.WARN: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -344,9 +344,22 @@ def _prompts_text(prompts: str) -> str:
 
 
 def _measure(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    """Ask every tool of a preset; what is stored already is not measured again."""
-    for name, params in wanted.items():
-        run.measure(_tool(name), **params)
+    """Ask every tool of a preset; what is stored already is not measured again.
+
+    Heatmaps come last: they are made of the epoch that the rest recommends.
+    """
+    from lorascope.verdict import verdict
+
+    for name in sorted(wanted, key=lambda name: name == "heatmap"):
+        params = dict(wanted[name])
+        if name == "heatmap" and (best := verdict(run).best) is not None:
+            params["epoch"] = best.epoch
+        try:
+            run.measure(_tool(name), **params)
+        except StorageError:
+            raise
+        except LorascopeError as error:  # one question without an answer does not end the others
+            click.echo(f"{name} could not be measured: {error}", err=True)
 
 
 def _trainer() -> Callable[..., Any]:

@@ -40,7 +40,7 @@ def verdict(run: Run) -> Verdict:
     gaps = tuple(_gap(run, tool) for tool in TOOLS if tool.name in NEEDED and tool.name not in seen)
     card = scorecard(seen)
     broken = {f.subject.get("epoch") for f in findings if f.code == "WGT-NAN"}
-    best = best_epoch(card) if card and not broken.issuperset(card.epochs) else None
+    best = best_epoch(card, broken=broken) if card else None
     epochs = epoch_fits(card) if card else ()
     return Verdict(
         run=run.name,
@@ -125,22 +125,21 @@ def _first_sentence(card: Scorecard, best: Best | None) -> str:
     if best is None:
         return "No epoch can be recommended."
     others = [e for e in best.set if e != best.epoch]
-    same = f"{_spans(others)} as good as far as can be told, " if others else ""
+    same = f"; {_spans(others)} cannot be told from it" if others else ""
     return (
-        f"Epoch {best.epoch} is the one to take ({same}{best.probability:.0%} sure, "
-        f"{card.images} held-out images)."
+        f"Epoch {best.epoch} is the one to take ({best.probability:.0%} sure, "
+        f"{card.images} held-out images{same})."
     )
 
 
 def _stretches(epochs: Sequence[EpochFit]) -> str:
     """Say which epochs are underfit, usable, overfit."""
-    parts = []
+    parts: list[str] = []
     for fit in (Fit.UNDERFIT, Fit.GOOD, Fit.OVERFIT, Fit.UNCERTAIN):
         here = [e.epoch for e in epochs if e.fit is fit]
         if here:
-            parts.append(f"{_spans(here)} {WORDS[fit]}")
-    text = ", ".join(parts)
-    return f"Epochs: {text}."
+            parts.append(f"{_spans(here)} {'' if parts else 'are '}{WORDS[fit]}")
+    return f"Epochs {'; '.join(parts)}."
 
 
 def _spans(numbers: Sequence[int]) -> str:

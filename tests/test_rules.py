@@ -172,6 +172,17 @@ def test_what_is_learnt_by_heart_is_overfit_even_while_the_held_out_loss_rests(t
     assert "overfit" not in fits[:5]
 
 
+def test_a_broken_epoch_is_never_the_pick(tiny_run, rng):
+    def spoil(_place, up, _down):
+        up[0, 0] = np.nan
+
+    measure_all(tiny_run)
+    best = verdict(tiny_run).best.epoch
+    write_checkpoint(tiny_run, best, rng, spoil=spoil)
+    measure_all(tiny_run)
+    assert verdict(tiny_run).best.epoch != best
+
+
 def test_without_held_out_images_there_is_no_pick(tiny_run):
     measure_all(tiny_run)
     seen = dict(standing(tiny_run))

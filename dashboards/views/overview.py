@@ -32,14 +32,6 @@ def draw_finding(finding: Finding) -> None:
             parts.command(f"lorascope explain {finding.code}")
 
 
-def alike(others: list[int]) -> str:
-    """Say which other epochs are as good as far as can be told."""
-    if not others:
-        return ""
-    named = ", ".join(map(str, others))
-    return f" Epoch{'s' if len(others) > 1 else ''} {named} cannot be told from it."
-
-
 page = parts.open_page(parts.current_run().name)
 verdict, best = page.verdict, page.verdict.best
 grid = parts.evidence(page.run, "grid")
@@ -48,14 +40,10 @@ with said:
     st.subheader(SAYS[verdict.outcome])
     st.markdown(parts.plain(verdict.summary))
     if best:
-        st.markdown(
-            f"**Take epoch {best.epoch}** (step {best.step}) at strength {best.strength:g}; "
-            f"{best.probability:.0%} sure that it is the best of {len(verdict.epochs)}."
-            f"{alike([e for e in best.set if e != best.epoch])}"
-        )
         st.caption(
-            f"Likeness first: epoch {best.likeness_first}. "
-            f"Flexibility first: epoch {best.flexibility_first}. Evidence of tier {verdict.tier}."
+            f"Step {best.step}, judged at strength {best.strength:g}. Likeness first: epoch "
+            f"{best.likeness_first}. Flexibility first: epoch {best.flexibility_first}. "
+            f"Evidence of tier {verdict.tier}."
         )
     fit = next((e for e in verdict.epochs if e.epoch == page.epoch), None)
     if fit:

@@ -6,7 +6,7 @@ underfit, from -1 to 1. The held-out loss is resampled over its images, and an e
 the side that most resamples fall on. The maps are published here, as constants.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ class Scorecard:
     scores: Array  # (draws, epochs)
     held_out: Array | None  # (held-out images, epochs) mean log-ratios; None without any
     likeness: tuple[float | None, ...]
+    sound: tuple[bool, ...]  # whether the epoch gave numbers at all
 
     @property
     def images(self) -> int:
@@ -69,7 +70,7 @@ class Scorecard:
     def fit(self, place: int) -> tuple[Fit, float]:
         """Call one epoch, with the share of the resamples that agree."""
         scores = self.scores[:, place]
-        if not finite(scores):  # a side that nobody looked at cannot be ruled out
+        if not self.sound[place] or not finite(scores):  # what nobody saw cannot be ruled out
             return Fit.UNCERTAIN, 0.0
         shares = {
             Fit.UNDERFIT: float((scores < -DECIDED).mean()),
@@ -119,6 +120,7 @@ def scorecard(seen: Seen) -> Scorecard | None:
         scores=_side(OVER, marks, sampled) - _side(UNDER, marks, sampled),
         held_out=held_out,
         likeness=tuple(_number(row, "likeness") for row in grid),
+        sound=tuple(row["held_out"] is not None or held_out is None for row in rows),
     )
 
 
@@ -159,14 +161,18 @@ def epoch_fits(card: Scorecard) -> tuple[EpochFit, ...]:
     )
 
 
-def best_epoch(card: Scorecard) -> Best | None:
-    """Choose the epoch to take: the one whose score lies nearest to good.
+def best_epoch(card: Scorecard, *, broken: Collection[Scalar] = ()) -> Best | None:
+    """Choose the epoch to take: the one whose score lies nearest to good; never a broken one.
 
     In every resample the epoch with the smallest distance to 0 wins; ties, common among good
     epochs, go to the lower held-out loss. None where every epoch is called underfit or overfit.
     """
     calls = [card.fit(i)[0] for i in range(len(card.epochs))]
-    usable = [i for i, fit in enumerate(calls) if fit in (Fit.GOOD, Fit.UNCERTAIN)]
+    usable = [
+        i
+        for i, fit in enumerate(calls)
+        if fit in (Fit.GOOD, Fit.UNCERTAIN) and card.epochs[i] not in broken
+    ]
     if not usable or card.held_out is None or not finite(card.scores):
         return None
     means = intervals.resampled_means(card.held_out)
@@ -202,10 +208,13 @@ def undertrained(seen: Seen) -> Sequence[Finding]:
     card = scorecard(seen)
     if card is None:
         return []
-    calls = [card.fit(i)[0] for i in range(len(card.epochs))]
+    heard = [i for i in range(len(card.epochs)) if card.sound[i]]
+    if not heard:
+        return []
+    calls = [card.fit(i)[0] for i in heard]
     falling = seen["loss"].get("slope_p")
     at_edge = seen["loss"].get("best_epoch")
-    last = card.epochs[-1]
+    last = card.epochs[heard[-1]]
     ended_early = (
         falling is not None
         and at_edge is not None
@@ -228,7 +237,7 @@ def undertrained(seen: Seen) -> Sequence[Finding]:
             severity=Severity.WARNING,
             confidence=confidence_of(card),
             subject={"epoch": last},
-            numbers=_marks_at(card, len(card.epochs) - 1),
+            numbers=_marks_at(card, heard[-1]),
             n=card.images,
             text=f"No epoch has learnt enough: {why}.",
             fix="Train longer (twice the epochs), or raise the learning rate by half.",

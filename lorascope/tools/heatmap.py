@@ -18,7 +18,7 @@ from lorascope.io.images import write_png
 from lorascope.io.lora_file import Checkpoint, LoraFile, list_checkpoints, read_lora
 from lorascope.metrics import similarity
 from lorascope.progress import track
-from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
+from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, finite
 from lorascope.run import digest
 from lorascope.tools.pictures import drawing_size
 
@@ -114,6 +114,11 @@ def heatmap(
         pictures.append(picture)
         maps.append(found)
     both = np.stack(maps)
+    if not finite(both):
+        raise BadInputError(
+            f"{checkpoint.path.name} gives no finite picture: it is broken.\n"
+            "Fix: name an epoch from before with --epoch."
+        )
     stem = _stem(checkpoint.path, base.name, [prompt, *seen], seed, strength, settings)
     folder = inputs["samples"] / "heatmap"
     text = {"prompt": prompt, "seed": str(seed), **{k: str(v) for k, v in settings.items()}}
