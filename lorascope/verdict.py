@@ -87,7 +87,9 @@ def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:
 
 def _gap(run: Run, tool: Tool) -> Gap:
     missing = [role for role in tool.reads if not run.has(role)]
-    why = f"the run has no {' and no '.join(missing)}" if missing else "nobody asked yet"
+    why = "it was not measured, or could not be"
+    if missing:
+        why = f"the run has no {' and no '.join(missing)}"
     return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.shell}")
 
 

@@ -38,6 +38,12 @@ def plant_nan(run, rng):
     healthy(run)
 
 
+def plant_broken(run, _rng):
+    file = run.place("lora") / f"fern-{EPOCHS:06}.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+    healthy(run)
+
+
 def plant_dead(run, rng):
     def spoil(place, up, _down):
         if place == 1:
@@ -74,6 +80,7 @@ def plant_too_much(run, _rng):
 
 FAULTS = {
     "WGT-NAN": plant_nan,
+    "WGT-BROKEN": plant_broken,
     "WGT-DEAD": plant_dead,
     "FIT-UNDER": plant_too_little,
     "FIT-UNDER-RUN": plant_stopped_early,

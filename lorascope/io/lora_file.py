@@ -208,6 +208,54 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(_once(checkpoints), key=lambda c: (c.epoch, c.step, c.path.name))
 
 
+def readable_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Checkpoint, str]]:
+    """List the saved states that can be opened, and why the others cannot.
+
+    One torn file, left by a full disk or a broken download, must not hide the others.
+
+    Returns
+    -------
+    sound : list of Checkpoint
+        First to last.
+    broken : dict of Checkpoint to str
+        The first line of what is wrong with each.
+
+    Raises
+    ------
+    MissingInputError
+        There is no checkpoint at all.
+    """
+    saved = list_checkpoints(folder)
+    if not saved:
+        raise MissingInputError(
+            f"{folder} has no checkpoint (.safetensors).\nFix: lorascope train CONFIG.toml"
+        )
+    broken: dict[Checkpoint, str] = {}
+    for checkpoint in saved:
+        try:
+            read_metadata(checkpoint.path)
+        except LorascopeError as error:
+            broken[checkpoint] = str(error).splitlines()[0]
+    return [c for c in saved if c not in broken], broken
+
+
+def usable_checkpoints(folder: Path) -> tuple[list[Checkpoint], tuple[str, ...]]:
+    """List the saved states that can be opened, and a sentence for each that cannot.
+
+    Raises
+    ------
+    MissingInputError
+        There is no checkpoint at all.
+    BadInputError
+        None can be opened.
+    """
+    sound, broken = readable_checkpoints(folder)
+    if not sound:
+        first = next(iter(broken.values()))
+        raise BadInputError(f"{first}\nFix: copy the files again; no checkpoint can be opened.")
+    return sound, tuple(f"Epoch {c.epoch} was left out: {why}" for c, why in broken.items())
+
+
 def _place(path: Path) -> tuple[int | None, int]:
     """Find out epoch (None: the last) and step (0: unknown) of one file."""
     metadata: dict[str, str] = {}

@@ -6,6 +6,7 @@ from lorascope.rules.rule import Rule
 __all__ = ["RULES", "Rule"]
 
 RULES = (
+    broken.BROKEN,
     broken.NAN,
     broken.DEAD,
     fit.UNDERFIT,

@@ -29,6 +29,25 @@ def nan_weights(seen: Seen) -> Sequence[Finding]:
     ]
 
 
+def unreadable(seen: Seen) -> Sequence[Finding]:
+    """Name every checkpoint that cannot be opened."""
+    weights = seen["weights"]
+    rows = weights.table("broken")
+    return [
+        Finding(
+            code="WGT-BROKEN",
+            severity=Severity.ERROR,
+            confidence=Confidence.HIGH,
+            subject={"epoch": row["epoch"], "file": row["file"]},
+            n=len(rows) + len(weights.table("epochs")),
+            text=f"{row['file']} cannot be opened: {row['why']}",
+            fix="Copy or download the file again; a full disk while saving tears files too.",
+            because=(weights.id,),
+        )
+        for row in rows
+    ]
+
+
 def dead_weights(seen: Seen) -> Sequence[Finding]:
     """Name the last checkpoint when modules of it were never trained."""
     rows = seen["weights"].table("epochs")
@@ -68,6 +87,15 @@ NAN = Rule(
     evidence="Every tensor of every file, looked at directly.",
     sure="Certain: it is in the file.",
     do="Use an epoch from before. Lower the learning rate; prefer bf16; look for a bad image.",
+)
+BROKEN = Rule(
+    code="WGT-BROKEN",
+    uses=("weights",),
+    judge=unreadable,
+    means="A checkpoint is cut short, or is no safetensors file. No program can load it.",
+    evidence="The header of every file in the run's lora folder, read and compared with its size.",
+    sure="Certain: it is in the file.",
+    do="Copy or download the file again, or take another epoch.",
 )
 DEAD = Rule(
     code="WGT-DEAD",

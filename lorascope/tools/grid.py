@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.dataset_file import read_dataset
 from lorascope.io.images import read_image, write_png
-from lorascope.io.lora_file import list_checkpoints, read_lora
+from lorascope.io.lora_file import read_lora, usable_checkpoints
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Tool
 from lorascope.run import digest
@@ -261,11 +261,8 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def _layers(folder: Path, epochs: str, strengths: Sequence[float]) -> tuple[Layer, ...]:
-    saved = {checkpoint.epoch: checkpoint for checkpoint in list_checkpoints(folder)}
-    if not saved:
-        raise MissingInputError(
-            f"{folder} has no checkpoint (.safetensors).\nFix: lorascope train CONFIG.toml"
-        )
+    sound, _ = usable_checkpoints(folder)
+    saved = {checkpoint.epoch: checkpoint for checkpoint in sound}
     chosen = [saved[epoch] for epoch in parse_epochs(epochs, list(saved))]
     return (
         Layer(epoch=0, step=0, strength=0.0),

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lorascope.errors import BadInputError, MissingInputError
+from lorascope.errors import BadInputError
 from lorascope.io.captions import split_tags
 from lorascope.io.contact_sheet import contact_sheet, shown_size, thumbnail
 from lorascope.io.dataset_file import Dataset, read_dataset
 from lorascope.io.images import write_png
-from lorascope.io.lora_file import Checkpoint, LoraFile, list_checkpoints, read_lora
+from lorascope.io.lora_file import Checkpoint, LoraFile, read_lora, usable_checkpoints
 from lorascope.metrics import similarity
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, finite
@@ -335,11 +335,7 @@ def _mean(name: str, values: Sequence[Scalar]) -> Measurement:
 
 
 def _checkpoint(folder: Path, epoch: int) -> Checkpoint:
-    saved = list_checkpoints(folder)
-    if not saved:
-        raise MissingInputError(
-            f"{folder} has no checkpoint (.safetensors).\nFix: lorascope train CONFIG.toml"
-        )
+    saved, _ = usable_checkpoints(folder)
     chosen = [checkpoint for checkpoint in saved if epoch in (0, checkpoint.epoch)]
     if not chosen:
         there = ", ".join(str(checkpoint.epoch) for checkpoint in saved)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.errors import BadInputError, MissingInputError
+from lorascope.errors import BadInputError
 from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, read_dataset
-from lorascope.io.lora_file import Checkpoint, list_checkpoints, read_lora
+from lorascope.io.lora_file import Checkpoint, read_lora, usable_checkpoints
 from lorascope.metrics.tags import without
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Tool, seed_from
@@ -94,11 +94,7 @@ def loss(
     """
     if strata < 1 or draws < 1 or images < 0:
         raise BadInputError("strata and draws must be 1 or more, images 0 or more.")
-    checkpoints = list_checkpoints(inputs["lora"])
-    if not checkpoints:
-        raise MissingInputError(
-            f"{inputs['lora']} holds no checkpoint.\nFix: put the LoRA's .safetensors files there."
-        )
+    checkpoints, left_out = usable_checkpoints(inputs["lora"])
     dataset = read_dataset(inputs["dataset"])
     chosen = _choose(dataset, images)
     from lorascope.models.base import load_base
@@ -111,7 +107,7 @@ def loss(
         numbers=(*found.numbers, *logged.numbers),
         tables={**found.tables, **logged.tables},
         arrays=found.arrays,
-        caveats=(*found.caveats, *logged.caveats),
+        caveats=(*left_out, *found.caveats, *logged.caveats),
     )
 
 

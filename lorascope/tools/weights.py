@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.errors import MissingInputError
-from lorascope.io.lora_file import LoraFile, LoraModule, list_checkpoints, read_lora
+from lorascope.io.lora_file import LoraFile, LoraModule, read_lora, readable_checkpoints
 from lorascope.metrics.lowrank import entropy_rank, inner, singular_values
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool
@@ -60,7 +59,8 @@ def weights(inputs: Inputs) -> Measured:
     Returns
     -------
     Measured
-        Tables: ``epochs``, a row per checkpoint; ``modules`` and ``blocks`` of the last one.
+        Tables: ``epochs``, a row per checkpoint; ``modules`` and ``blocks`` of the last one;
+        ``broken``, a row per file that cannot be opened.
         Norms are Frobenius norms of ``scale * up @ down``; ranks are in directions.
 
     Raises
@@ -70,11 +70,12 @@ def weights(inputs: Inputs) -> Measured:
     BadInputError
         A file is broken or no LoRA.
     """
-    checkpoints = list_checkpoints(inputs["lora"])
+    checkpoints, broken = readable_checkpoints(inputs["lora"])
+    torn: list[Row] = [
+        {"epoch": c.epoch, "file": c.path.name, "why": why} for c, why in broken.items()
+    ]
     if not checkpoints:
-        raise MissingInputError(
-            f"{inputs['lora']} holds no checkpoint.\nFix: put the LoRA's .safetensors files there."
-        )
+        return Measured(numbers=(), tables={"epochs": [], "broken": torn})
     rows: list[dict[str, str | int | float | bool | None]] = []
     before: list[_Looked] = []  # the last two, newest first
     path = 0.0  # length of the way the weights went
@@ -88,7 +89,12 @@ def weights(inputs: Inputs) -> Measured:
     last = before[0]
     return Measured(
         numbers=_numbers(rows, last, path),
-        tables={"epochs": rows, "modules": _modules(last), "blocks": _blocks(last)},
+        tables={
+            "epochs": rows,
+            "modules": _modules(last),
+            "blocks": _blocks(last),
+            "broken": torn,
+        },
         caveats=_caveats(rows, last),
     )
 
