@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ def address(full_run, empty_run, tmp_path_factory) -> Iterator[str]:
     assert process.stdout is not None
     said = process.stdout.readline()
     yield next(word for word in said.split() if word.startswith("http"))
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # not Ctrl-C: tests that run in the background may inherit it ignored
     process.communicate(timeout=30)
 
 

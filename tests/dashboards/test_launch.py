@@ -56,6 +56,7 @@ def test_it_serves_on_this_machine_and_ends_cleanly(how, full_run, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboards.launch", str(full_run)],
         cwd=root, env=environment, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # however the tests run
     )  # fmt: skip
     assert process.stdout is not None
     said = process.stdout.readline()
