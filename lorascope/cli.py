@@ -291,7 +291,7 @@ def explain(code: str) -> None:
         raise BadInputError(f"There is no finding {code}. {hint}")
     click.echo(f"{rule.code}\n{rule.means}\n")
     click.echo(f"Evidence: {rule.evidence}\nHow sure: {rule.sure}\nWhat to do: {rule.do}")
-    click.echo(f"Measured by: {', '.join(f'lorascope {tool} RUN' for tool in rule.uses)}")
+    click.echo(f"Measured by: {', '.join(f'lorascope {tool} RUN' for tool in rule.listens)}")
 
 
 @cli.command()

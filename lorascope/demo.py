@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 def make(out: Path) -> Run:
-    """Draw the dataset and train on it; a demo that is there already is opened as it is.
+    """Draw the dataset and train on it; what is there already, mended perhaps, is left as it is.
 
     Parameters
     ----------
@@ -38,5 +38,6 @@ def make(out: Path) -> Run:
     from trainer.loop import train
 
     dataset = out.with_name(f"{out.name}-dataset")
-    write_character(dataset, trigger=TRIGGER, images=IMAGES, repeats=REPEATS, seed=SEED)
+    if not dataset.exists():
+        write_character(dataset, trigger=TRIGGER, images=IMAGES, repeats=REPEATS, seed=SEED)
     return train(config_from({**SETTINGS, "dataset": str(dataset)}), out)

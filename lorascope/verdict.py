@@ -1,5 +1,6 @@
 """Findings in, verdict out: a pure function of the stored evidence."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from lorascope.records import (
@@ -35,7 +36,7 @@ def verdict(run: Run) -> Verdict:
         finding
         for rule in RULES
         if all(tool in seen for tool in rule.uses)
-        for finding in rule.judge(seen)
+        for finding in rule.judge({t: seen[t] for t in rule.listens if t in seen})
     )
     gaps = tuple(_gap(run, tool) for tool in TOOLS if tool.name in NEEDED and tool.name not in seen)
     card = scorecard(seen)
@@ -95,8 +96,7 @@ def _gap(run: Run, tool: Tool) -> Gap:
 
 def _named(finding: Finding, run: Run) -> Finding:
     """Put the run's own path into the command."""
-    fields = {name: getattr(finding, name) for name in Finding.__slots__}
-    return Finding(**{**fields, "command": finding.command.replace("RUN", run.shell)})
+    return dataclasses.replace(finding, command=finding.command.replace("RUN", run.shell))
 
 
 def _summary(

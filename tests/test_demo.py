@@ -73,3 +73,12 @@ def test_every_page_of_the_dashboard_opens_on_it(demo):
         page.session_state["run"] = str(demo[0])
         page.run()
         assert not page.exception, view.name
+
+
+def test_a_dataset_that_was_mended_is_not_drawn_over(demo):
+    caption = next((demo[0].parent / "demo-dataset").rglob("*.txt"))
+    before = caption.read_text()
+    caption.write_text("mended")
+    lorascope("demo", "--out", demo[0], "--no-open")
+    assert caption.read_text() == "mended"
+    caption.write_text(before)

@@ -89,3 +89,22 @@ def test_the_text_names_epochs_with_their_shapes_and_the_pick_with_a_star(tiny_r
 def test_a_verdict_is_a_pure_function_of_the_evidence(tiny_run):
     measure_all(tiny_run)
     assert verdict(tiny_run) == verdict(tiny_run)
+
+
+def test_a_rule_is_shown_only_the_evidence_that_it_declares(tiny_run, monkeypatch):
+    import dataclasses
+
+    from lorascope import verdict as module
+
+    measure_all(tiny_run)
+    shown = {}
+
+    def listening(rule):
+        return dataclasses.replace(
+            rule, judge=lambda seen: shown.update({rule.code: set(seen)}) or ()
+        )
+
+    monkeypatch.setattr(module, "RULES", tuple(map(listening, module.RULES)))
+    module.verdict(tiny_run)
+    assert shown["TAG-ACT-MISSING"] == {"tags"}
+    assert shown["FIT-OVER"] == {"loss", "grid"}

@@ -21,6 +21,11 @@ class Rule:
     do: str
     may_use: tuple[str, ...] = ()  # listened to where it was measured
 
+    @property
+    def listens(self) -> tuple[str, ...]:
+        """Every tool whose evidence it is shown; it is shown no other."""
+        return (*self.uses, *self.may_use)
+
 
 def ramp(value: float, zero: float, one: float) -> float:
     """Map a value to 0 at ``zero``, 1 at ``one``, straight in between and flat beyond."""

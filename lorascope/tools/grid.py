@@ -1,5 +1,6 @@
 """Grid: what does each epoch draw, beside the base model, from the same prompts and noise?"""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.dataset_file import read_dataset
 from lorascope.io.images import read_image, write_png
-from lorascope.io.lora_file import read_lora, usable_checkpoints
+from lorascope.io.lora_file import Checkpoint, read_lora, usable_checkpoints
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Tool
 from lorascope.run import digest
@@ -107,7 +108,8 @@ def grid(
             f"{inputs['dataset']} lists no training image.\nFix: make the run again from images."
         )
     columns = choose_prompts(prompts, dataset, in_world=name == "miniature")
-    layers = _layers(inputs["lora"], epochs, _numbers("strengths", strengths))
+    sound, left_out = usable_checkpoints(inputs["lora"])
+    layers = _layers(sound, epochs, _numbers("strengths", strengths))
     sown = tuple(dict.fromkeys(_whole("seeds", text) for text in _listed("seeds", seeds)))
     base = load_base(name)
     width, height = drawing_size(dataset, base)
@@ -120,7 +122,8 @@ def grid(
     }
     cells = _plan(layers, columns, sown, settings, name=name, folder=samples / "cells")
     draw(base, cells, settings, batch=batch)
-    return measure_pictures(base, dataset, cells, samples)
+    measured = measure_pictures(base, dataset, cells, samples)
+    return dataclasses.replace(measured, caveats=(*left_out, *measured.caveats))
 
 
 def parse_epochs(text: str, available: Sequence[int]) -> tuple[int, ...]:
@@ -260,8 +263,9 @@ def _spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(s[0]) if len(s) == 1 else f"{s[0]}-{s[-1]}" for s in spans)
 
 
-def _layers(folder: Path, epochs: str, strengths: Sequence[float]) -> tuple[Layer, ...]:
-    sound, _ = usable_checkpoints(folder)
+def _layers(
+    sound: Sequence[Checkpoint], epochs: str, strengths: Sequence[float]
+) -> tuple[Layer, ...]:
     saved = {checkpoint.epoch: checkpoint for checkpoint in sound}
     chosen = [saved[epoch] for epoch in parse_epochs(epochs, list(saved))]
     return (
