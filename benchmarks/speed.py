@@ -116,8 +116,10 @@ def main(rounds: int, threads: int) -> None:
         for what, (ours, bare) in rows.items()
     ]  # fmt: skip
     for row in table:
-        click.echo(f"{row['what']:<32}{row['seconds']:>8} s  bare {row['bare_unet']:>8} s  "
-                   f"x {row['ratio']}")
+        click.echo(
+            f"{row['what']:<32}{row['seconds']:>8} s  bare {row['bare_unet']:>8} s  "
+            f"x {row['ratio']}"
+        )
     found = {"threads": threads, "rows": table}
     storage.write_text(RESULTS, json.dumps(found, indent=2) + "\n")
 

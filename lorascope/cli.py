@@ -57,9 +57,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without loading a single tool."""
         rows = [(name, ABOUT[name]) for name in TOOL_NAMES]
-        rows += [
-            (name, command.get_short_help_str(80)) for name, command in self.commands.items()
-        ]
+        rows += [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows))
 
@@ -134,9 +132,7 @@ def command_for(tool: Tool) -> click.Command:
         click.echo(f"Stored in {opened.evidence_file(evidence, 'json')}")
 
     about = f"{tool.asks} {ABOUT[tool.name]}"
-    return click.Command(
-        tool.name, help=about, callback=call, params=[path, *options, as_json]
-    )
+    return click.Command(tool.name, help=about, callback=call, params=[path, *options, as_json])
 
 
 def option_helps(tool: Tool) -> Mapping[str, str]:
@@ -235,7 +231,7 @@ def diagnose(ctx: click.Context, run: Path, preset: str, as_json: bool) -> None:
 )
 def pick(run: Path, epoch: int, to: Path) -> None:
     """Copy the chosen checkpoint out under its own name, with the choice in its metadata."""
-    from lorascope.io.lora_file import list_checkpoints
+    from lorascope.io.checkpoints import list_checkpoints
     from lorascope.io.safetensors_file import copy_with_metadata
     from lorascope.run import Run
     from lorascope.verdict import verdict

@@ -177,9 +177,7 @@ class Run:
         if not all(self.has(role) for role in tool.reads):
             return []
         inputs = {role: self._digest(role, path) for role, path in self._inputs(tool).items()}
-        return [
-            e for e in self.all(tool.name) if e.inputs == inputs and e.version == tool.version
-        ]
+        return [e for e in self.all(tool.name) if e.inputs == inputs and e.version == tool.version]
 
     def latest(self, tool: str) -> Evidence | None:
         """Find the newest evidence of one tool."""

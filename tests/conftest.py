@@ -104,9 +104,7 @@ def held_out_curve(
         file = f"fern-{e:06}.safetensors"
         mean = float(row.mean())
         train = mean - (gap[e - 1] if gap else 0.1 * e / len(curve))
-        epochs.append(
-            {"epoch": e, "step": 10 * e, "file": file, "held_out": mean, "train": train}
-        )
+        epochs.append({"epoch": e, "step": 10 * e, "file": file, "held_out": mean, "train": train})
         images += [
             {"epoch": e, "image": f"{i:02}.png", "split": "held-out", "value": float(v)}
             for i, v in enumerate(row)

@@ -138,7 +138,8 @@ def test_a_new_config_is_written_once_and_never_over(tmp_path):
 def test_a_picked_checkpoint_keeps_its_weights_and_carries_the_choice(tiny_run, tmp_path):
     import numpy as np
 
-    from lorascope.io.lora_file import list_checkpoints, read_lora
+    from lorascope.io.checkpoints import list_checkpoints
+    from lorascope.io.lora_file import read_lora
 
     measure_all(tiny_run)
     shown = run_cli("pick", tiny_run.path, 4, "--to", tmp_path / "out")

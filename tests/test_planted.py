@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from lorascope import demo
 from lorascope.cli import cli
+from lorascope.io.checkpoints import list_checkpoints
 from lorascope.io.images import write_png
-from lorascope.io.lora_file import list_checkpoints, read_lora, write_lora
+from lorascope.io.lora_file import read_lora, write_lora
 from lorascope.miniature.datasets import write_character
 from trainer.config import config_from
 from trainer.loop import train

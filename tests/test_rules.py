@@ -90,9 +90,7 @@ FAULTS = {
 }
 
 
-def healthy(
-    run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95
-):
+def healthy(run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95):
     run.measure(WEIGHTS)
     run.measure(TAGS)
     held_out_curve(run, curve, gap=gap)

@@ -69,7 +69,8 @@ def test_the_lora_changed_what_the_model_predicts(trained):
 
 
 def test_a_lora_for_another_architecture_is_refused_by_name(trained, tmp_path):
-    from lorascope.io.lora_file import list_checkpoints, read_lora
+    from lorascope.io.checkpoints import list_checkpoints
+    from lorascope.io.lora_file import read_lora
     from lorascope.models.base import load_base
     from lorascope.models.lora import LoraMismatchError, Merger
 

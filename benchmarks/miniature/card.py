@@ -185,8 +185,17 @@ def _card(figures: dict[str, Any]) -> str:
 
 def _missed(figures: dict[str, Any]) -> list[str]:
     obeyed, vae = figures["obeyed"], figures["vae"]
-    heads = ("hair", "hair_style", "eyes", "outfit", "outfit_colour", "expression", "background",
-             "skin", *world.ACCESSORIES)
+    heads = (
+        "hair",
+        "hair_style",
+        "eyes",
+        "outfit",
+        "outfit_colour",
+        "expression",
+        "background",
+        "skin",
+        *world.ACCESSORIES,
+    )
     found = [(k, obeyed[k], TARGETS["obeyed"]) for k in heads]
     found += [
         ("ribbon recall", obeyed["ribbon_recall"], TARGETS["ribbon_recall"]),

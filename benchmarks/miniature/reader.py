@@ -109,8 +109,9 @@ def score(readings: Sequence[Reading], avatars: Sequence[world.Avatar]) -> dict[
     }
     for name in world.ACCESSORIES:
         asked = [name in r.accessories for r, a in pairs if name in a.accessories]
-        found[name] = float(np.mean([(name in r.accessories) == (name in a.accessories)
-                                     for r, a in pairs]))
+        found[name] = float(
+            np.mean([(name in r.accessories) == (name in a.accessories) for r, a in pairs])
+        )
         found[f"{name}_recall"] = float(np.mean(asked)) if asked else float("nan")
     found["exact"] = float(
         np.mean(
@@ -196,8 +197,10 @@ def main(minutes: float, threads: int) -> None:
     for name, value in score(read(reader, images), avatars).items():
         click.echo(f"{name:<16}{value:.4f}")
     with storage.replacing(WEIGHTS) as partial:
-        save_file({k: v.half() if v.is_floating_point() else v
-                   for k, v in reader.state_dict().items()}, partial)
+        save_file(
+            {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()},
+            partial,
+        )
     partial_mode = 0o644
     WEIGHTS.chmod(partial_mode)
     click.echo(f"written: {WEIGHTS}")

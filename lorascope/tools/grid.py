@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.errors import BadInputError, MissingInputError
+from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
 from lorascope.io.dataset_file import read_dataset
 from lorascope.io.images import read_image, write_png
-from lorascope.io.lora_file import Checkpoint, read_lora, usable_checkpoints
+from lorascope.io.lora_file import read_lora
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Tool
 from lorascope.run import digest

@@ -12,10 +12,11 @@ from PIL import Image
 
 from lorascope.errors import BadInputError
 from lorascope.io.captions import split_tags
+from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
 from lorascope.io.contact_sheet import contact_sheet, shown_size, thumbnail
 from lorascope.io.dataset_file import Dataset, read_dataset
 from lorascope.io.images import write_png
-from lorascope.io.lora_file import Checkpoint, LoraFile, read_lora, usable_checkpoints
+from lorascope.io.lora_file import LoraFile, read_lora
 from lorascope.metrics import similarity
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, finite

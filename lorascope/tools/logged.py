@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorascope.io.lora_file import Checkpoint
+from lorascope.io.checkpoints import Checkpoint
 from lorascope.io.train_log import read_log
 from lorascope.metrics import curves
 from lorascope.records import Measured, Measurement, cell

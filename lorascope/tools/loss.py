@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from lorascope.errors import BadInputError
 from lorascope.io.captions import split_tags
+from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
 from lorascope.io.dataset_file import Dataset, DatasetImage, read_dataset
-from lorascope.io.lora_file import Checkpoint, read_lora, usable_checkpoints
+from lorascope.io.lora_file import read_lora
 from lorascope.metrics.tags import without
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Tool, seed_from

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorascope.io.checkpoints import Checkpoint
 from lorascope.io.dataset_file import DatasetImage
-from lorascope.io.lora_file import Checkpoint
 from lorascope.metrics import intervals
 from lorascope.records import Measured, Measurement, Row, cell, finite
 

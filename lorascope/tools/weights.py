@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.io.lora_file import LoraFile, LoraModule, read_lora, readable_checkpoints
+from lorascope.io.checkpoints import readable_checkpoints
+from lorascope.io.lora_file import LoraFile, LoraModule, read_lora
 from lorascope.metrics.lowrank import entropy_rank, inner, singular_values
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool

@@ -16,9 +16,10 @@ from diffusers import UNet2DConditionModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorascope.errors import BadInputError, MissingInputError, StorageError, WeightError
+from lorascope.io.checkpoints import list_checkpoints
 from lorascope.io.dataset_file import read_dataset
 from lorascope.io.images import read_image, resize_crop, write_png
-from lorascope.io.lora_file import list_checkpoints, read_lora
+from lorascope.io.lora_file import read_lora
 from lorascope.io.train_log import read_log
 from lorascope.models.base import load_base
 from lorascope.records import seed_from

@@ -122,9 +122,7 @@ def _loss(model: AutoencoderKL, images: Tensor, weights: Tensor) -> tuple[Tensor
     return loss, [float(v.detach()) for v in (l1, gradient, kl, psnr)]
 
 
-def _batch(
-    drawings: Drawings, rng: np.random.Generator, *, whole: bool
-) -> tuple[Tensor, Tensor]:
+def _batch(drawings: Drawings, rng: np.random.Generator, *, whole: bool) -> tuple[Tensor, Tensor]:
     """Half tagged world, half wide: crops that favour the face, or whole images."""
     torch.manual_seed(int(rng.integers(2**62)))  # the posterior's noise of this step
     count, px = (BATCH // 4, IMAGE_PX) if whole else (BATCH, CROP_PX)

@@ -175,6 +175,4 @@ def _latent_weights(drawings: Drawings, settings: Settings) -> Tensor:
 
 
 def _is_hidden(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim >= 2 and not any(
-        k in name for k in ("conv_in", "conv_out", "embeddings")
-    )
+    return parameter.ndim >= 2 and not any(k in name for k in ("conv_in", "conv_out", "embeddings"))

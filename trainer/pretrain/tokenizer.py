@@ -26,9 +26,7 @@ def build(folder: Path) -> CLIPTokenizer:
     Activation tags that nobody has seen split into letters and short pieces, as they do in real
     models: the corpus holds every letter, and no activation tag.
     """
-    tokenizer = Tokenizer(
-        models.BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix="")
-    )
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix=""))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

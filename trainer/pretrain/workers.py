@@ -27,9 +27,7 @@ def in_processes(stage: Callable[[Settings], None], settings: Settings) -> None:
     """Run a stage in every process at once and wait for all of them."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with tempfile.TemporaryDirectory() as meeting:
-        spawn(
-            _worker, args=(stage, settings, meeting), nprocs=settings.processes, join=True
-        )
+        spawn(_worker, args=(stage, settings, meeting), nprocs=settings.processes, join=True)
 
 
 def _worker(rank: int, stage: Callable[[Settings], None], settings: Settings, meeting: str) -> None:
