@@ -1,4 +1,8 @@
-"""Curves: smoothing, dips, envelopes."""
+"""Curves: smoothing, dips, envelopes, spikes, trends, cuts, schedules."""
+
+import itertools
+import math
+import time
 
 import numpy as np
 import pytest
@@ -96,3 +100,267 @@ def test_curves_that_do_not_fit_are_refused():
         curves.epoch_means(np.zeros(2), np.zeros(3))
     with pytest.raises(ShapeError, match="2 places"):
         curves.thin(np.zeros(2), np.zeros(3))
+
+
+def slow_smooth(values: np.ndarray, weight: float) -> list[float]:
+    """Do the same step by step."""
+    past, seen, out = 0.0, 0, []
+    for value in values:
+        if np.isfinite(value):
+            past, seen = weight * past + (1 - weight) * value, seen + 1
+        out.append(past / (1 - weight**seen) if seen else np.nan)
+    return out
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.6, 0.99, 0.999])
+def test_smoothing_gives_what_going_step_by_step_gives(weight, rng):
+    values = rng.exponential(size=3000)
+    values[[0, 1, 77, 78, 2000]] = np.nan, np.inf, np.nan, -np.inf, np.nan
+    expected = slow_smooth(values, weight)
+    assert curves.smooth(values, weight=weight) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    assert np.isnan(curves.smooth(np.array([np.nan, np.inf]))).all()
+
+
+def test_smoothing_a_long_log_takes_no_time(rng):
+    values = rng.exponential(size=200_000)
+    spent = []
+    for _ in range(3):
+        started = time.process_time()
+        curves.smooth(values)
+        spent.append(time.process_time() - started)
+    assert min(spent) < 0.2
+
+
+def test_lowess_follows_its_definition(rng):
+    at = np.sort(rng.integers(0, 60, size=40)).astype(float)  # with equal places among them
+    values = rng.normal(size=40)
+    smoothed = curves.lowess(at, values, share=0.3)
+    for i in range(40):
+        reach = np.sort(np.abs(at - at[i]))[11]
+        near = np.argsort(np.abs(at - at[i]), kind="stable")[:12]
+        if (np.abs(at - at[i]) == reach).sum() > 1:
+            continue  # which of two equally far ones counts is not defined; its weight is 0 anyway
+        weight = (1 - (np.abs(at[near] - at[i]) / reach) ** 3) ** 3
+        line = np.polyfit(at[near] - at[i], values[near], 1, w=np.sqrt(weight))
+        assert smoothed[i] == pytest.approx(line[1], abs=1e-9)
+
+
+def test_lowess_keeps_a_straight_line_and_does_not_mind_units(rng):
+    at = np.cumsum(rng.uniform(0.1, 3, size=200))
+    assert curves.lowess(at, 3 - 2 * at) == pytest.approx(3 - 2 * at)
+    values = rng.normal(size=200)
+    moved = curves.lowess(1e6 + 10 * at, 5 * values)
+    assert moved == pytest.approx(5 * curves.lowess(at, values), abs=1e-6)
+    assert curves.lowess(np.zeros(9), np.full(9, 4.0)) == pytest.approx(np.full(9, 4.0))
+    assert curves.lowess(np.array([1, 2]), np.array([5.0, 1.0])).tolist() == [5, 1]
+
+
+def test_lowess_in_blocks_gives_the_same(monkeypatch, rng):
+    at, values = np.arange(500.0), rng.normal(size=500)
+    whole = curves.lowess(at, values)
+    monkeypatch.setattr(curves, "CELLS", 700)
+    assert curves.lowess(at, values) == pytest.approx(whole)
+
+
+def noisy_epochs(rng, levels, steps):
+    values = rng.exponential(size=(len(levels), steps)) * np.asarray(levels)[:, None]
+    epochs = np.repeat(np.arange(len(levels)), steps)
+    _, means, errors, _ = curves.epoch_means(epochs, values.ravel())
+    places, _ = curves.dips(curves.savitzky_golay(means))
+    return places, curves.dip_noise(means, errors, places)
+
+
+def test_dips_of_pure_noise_are_called_noise(rng):
+    called = total = 0
+    for _ in range(150):
+        places, p = noisy_epochs(rng, np.ones(20), 100)
+        called, total = called + int((p < 0.05).sum()), total + len(places)
+    assert total > 300
+    assert called / total < 0.02
+
+
+def test_a_deep_dip_is_no_noise(rng):
+    for _ in range(20):
+        places, p = noisy_epochs(rng, [1.0] * 8 + [0.5] * 3 + [1.0] * 9, 200)
+        found = dict(zip(places.tolist(), p.tolist(), strict=True))
+        assert min(found.get(i, 1.0) for i in (8, 9, 10)) < 0.05
+
+
+def test_the_noise_of_a_dip_hangs_on_its_depth_in_errors_alone():
+    means, errors = np.array([3.0, 3.0, 1.0, 3.0, 3.0]), np.full(5, 0.4)
+    (p,) = curves.dip_noise(means, errors, np.array([2]))
+    score = 2 / np.hypot(0.4, 0.4)
+    assert p == pytest.approx(math.erfc(score / math.sqrt(2)) / 2)  # 3 epochs have no room here
+    assert curves.dip_noise(10 * means + 7, 10 * errors, np.array([2]))[0] == pytest.approx(p)
+    two = curves.dip_noise(means, errors, np.array([2, 2]))
+    assert two == pytest.approx(1 - (1 - p) ** 2)
+    assert np.isnan(curves.dip_noise(means, np.full(5, np.nan), np.array([2]))).all()
+    assert len(curves.dip_noise(means, errors, np.zeros(0, dtype=int))) == 0
+
+
+def test_a_step_down_is_no_dip():
+    means, errors = np.array([9.0, 9.0, 1.0, 1.0, 1.0]), np.full(5, 0.4)
+    assert curves.dip_noise(means, errors, np.array([2]))[0] >= 0.5
+    flat = curves.dip_noise(np.ones(5), np.zeros(5), np.array([2]))
+    assert flat[0] == 0.5
+    assert curves.dip_noise(means[[0, 2, 0]], np.zeros(3), np.array([1]))[0] == 0
+
+
+def test_a_dip_at_an_end_has_one_side():
+    means, errors = np.array([1.0, 3.0, 3.0]), np.full(3, 0.4)
+    (p,) = curves.dip_noise(means, errors, np.array([0]))
+    assert p == pytest.approx(math.erfc(2 / np.hypot(0.4, 0.4) / math.sqrt(2)))
+
+
+def test_a_planted_spike_is_found_whatever_the_unit(rng):
+    values = np.exp(-1 - 4 * rng.uniform(size=3000) + rng.normal(0, 0.3, size=3000))
+    assert len(curves.spikes(values)[0]) == 0
+    values[[5, 1200, 2999]] = 5e4
+    values[[7, 8, 9]] = np.nan, np.inf, 0.0
+    places, limits = curves.spikes(values)
+    assert places.tolist() == [5, 1200, 2999]
+    assert (values[places] > limits).all()
+    again, scaled = curves.spikes(values * 1e-3)
+    assert again.tolist() == [5, 1200, 2999]
+    assert scaled == pytest.approx(limits * 1e-3)
+
+
+def test_a_falling_or_rippling_curve_does_not_spike(rng):
+    assert len(curves.spikes(np.geomspace(10, 0.01, 2000))[0]) == 0
+    assert len(curves.spikes(1 + 0.01 * rng.normal(size=2000))[0]) == 0
+    resting = np.ones(1000)
+    resting[500] = 1.2  # nothing else moves, so that any deviation is small beside it
+    assert len(curves.spikes(resting)[0]) == 0
+    assert len(curves.spikes(np.array([1.0, 1.0, 100.0]))[0]) == 0  # too few to know what is usual
+
+
+def test_a_rise_is_found_and_noise_is_not(rng):
+    at = np.arange(60.0)
+    assert curves.rising(at, at / 30 + rng.normal(0, 0.1, size=60)).change == pytest.approx(2, 0.1)
+    assert curves.rising(at, -at / 30 + rng.normal(0, 0.1, size=60)) is None
+    false = sum(curves.rising(at, rng.normal(size=60)) is not None for _ in range(200))
+    assert false <= 4  # 1 % of 200, and luck
+    assert curves.rising(at[:5], at[:5]) is None
+
+
+def test_a_rise_at_the_end_of_a_falling_run_is_found(rng):
+    level = np.concatenate([np.linspace(1, 0, 46), np.linspace(0, 0.9, 14)])
+    found = curves.rising(np.arange(60.0), level + rng.normal(0, 0.02, size=60))
+    assert found.start == 45
+    assert found.change == pytest.approx(0.9, abs=0.2)
+
+
+def test_shifting_the_steps_moves_no_trend(rng):
+    at, values = np.arange(30.0), rng.normal(size=30)
+    one, other = curves.trend(at, values), curves.trend(at + 1000, values + 5)
+    assert (one.slope, one.p, one.change) == pytest.approx((other.slope, other.p, other.change))
+    assert curves.trend(at, np.ones(30)).p == 1
+
+
+def test_a_plateau_begins_where_the_curve_comes_to_rest(rng):
+    level = np.concatenate([np.linspace(1, 0, 30), np.zeros(30)])
+    found = curves.plateau(np.arange(60.0), level + rng.normal(0, 0.01, size=60))
+    assert 24 <= found.start <= 34
+    assert curves.plateau(np.arange(60.0), np.linspace(1, 0, 60)) is None
+
+
+def test_a_plateau_in_noise_cannot_be_told(rng):
+    assert curves.plateau(np.arange(60.0), rng.normal(size=60)) is None
+
+
+def test_the_cuts_are_the_best_of_all_cuts(rng):
+    for _ in range(20):
+        values = rng.normal(size=9) + np.repeat([0, rng.choice([0, 4]), 1], 3)
+        price = 2 * 0.7**2 * np.log(9)
+
+        def total(starts, values=values, price=price):
+            pieces = np.split(values, starts)
+            squares = sum(((piece - piece.mean()) ** 2).sum() for piece in pieces)
+            return squares + price * len(starts)
+
+        every = [
+            starts
+            for count in range(5)
+            for starts in itertools.combinations(range(2, 8), count)
+            if all(b - a >= 2 for a, b in itertools.pairwise((0, *starts, 9)))
+        ]
+        best = min(every, key=total)
+        assert curves.segments(values, noise=0.7).tolist() == [0, *best]
+
+
+def test_a_change_of_level_is_cut_there_whatever_the_unit(rng):
+    values = np.repeat([3.0, 1.0, 2.0], 20) + rng.normal(0, 0.1, size=60)
+    starts = curves.segments(values).tolist()
+    assert {0, 20, 40} <= set(starts)
+    assert len(starts) <= 4  # in one noise of five there is a cut too many
+    assert curves.segments(1e-4 * values + 7).tolist() == starts
+    assert curves.segments(np.ones(30)).tolist() == [0]
+    assert curves.segments(np.array([1.0, 2.0])).tolist() == [0]
+    assert curves.segments(np.zeros(0)).tolist() == []
+
+
+def test_the_noise_of_a_cut_counts_both_sides():
+    before, after = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0, 1.0])
+    score = 1 / (0.5 * np.sqrt(0.5))
+    expected = math.erfc(score / math.sqrt(2))
+    assert curves.step_noise(before, after, noise=0.5) == pytest.approx(expected)
+    assert curves.step_noise(before, after) == 0
+    assert curves.step_noise(before, before) == 1
+
+
+def test_a_knee_is_where_two_lines_meet(rng):
+    at = np.arange(100.0) * 7 + 1000
+    values = np.minimum(at - 1000, 280) / 280 + rng.normal(0, 0.005, size=100)
+    place, before, after, gain = curves.knee(at, values)
+    assert abs(place - 40) <= 2
+    assert before == pytest.approx(1 / 280, rel=0.05)
+    assert after == pytest.approx(0, abs=1e-4)
+    assert gain > 0.9
+    assert curves.knee(at, 2 * at)[3] == 0
+
+
+STEPS = np.arange(400)
+SHAPES = {
+    "constant": np.full(400, 1e-4),
+    "linear": np.linspace(1e-4, 0, 400),
+    "cosine": 0.5e-4 * (1 + np.cos(np.pi * STEPS / 400)),
+    "steps": np.where(STEPS < 150, 1e-4, np.where(STEPS < 300, 5e-5, 1e-5)),
+    "other": 1e-4 / np.sqrt(1 + STEPS),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_schedule_is_recognised_also_after_a_warm_up(shape):
+    plain = curves.schedule(STEPS, SHAPES[shape])
+    assert (plain.shape, plain.warmup, plain.restarts) == (shape, 0, ())
+    warm = np.concatenate([np.linspace(1e-6, 1e-4, 50)[:-1], SHAPES[shape]])
+    found = curves.schedule(np.arange(len(warm)), warm)
+    assert (found.shape, found.warmup) == (shape, 49)
+    scaled = curves.schedule(STEPS + 5000, 10 * SHAPES[shape])
+    assert scaled == plain
+
+
+def test_restarts_and_the_final_rate_are_found():
+    one = 0.5 * (1 + np.cos(np.pi * np.arange(100) / 100))
+    found = curves.schedule(np.arange(300), np.tile(one, 3))
+    assert (found.shape, found.restarts) == ("cosine", (100, 200))
+    assert found.final == pytest.approx(one[-1])
+    assert curves.schedule(STEPS, np.zeros(400)) is None
+    assert curves.schedule(STEPS[:3], np.ones(3)) is None
+
+
+def test_curves_that_do_not_fit_are_refused_by_the_newer_ones_too():
+    with pytest.raises(ShapeError, match="ascending"):
+        curves.lowess(np.array([2.0, 1.0]), np.zeros(2))
+    with pytest.raises(ShapeError, match="share"):
+        curves.lowess(np.arange(3.0), np.zeros(3), share=0)
+    with pytest.raises(ShapeError, match="2 means"):
+        curves.dip_noise(np.zeros(2), np.zeros(3), np.array([0]))
+    with pytest.raises(ShapeError, match="2 places"):
+        curves.trend(np.zeros(2), np.zeros(3))
+    with pytest.raises(ShapeError, match="pieces"):
+        curves.segments(np.zeros(9), least=0)
+    with pytest.raises(ShapeError, match="five"):
+        curves.knee(np.zeros(4), np.zeros(4))
+    with pytest.raises(ShapeError, match="2 places"):
+        curves.schedule(np.zeros(2), np.zeros(3))
