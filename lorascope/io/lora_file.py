@@ -2,54 +2,33 @@
 
 import contextlib
 import json
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lorascope.errors import BadInputError
-from lorascope.io import lora_names, safetensors_file
-from lorascope.io.safetensors_file import Header
+from lorascope.io import lora_modules, lora_names, safetensors_file
+from lorascope.io.lora_modules import BaseBoundModule, Floats, LoraModule, Settings
+from lorascope.io.lora_names import ALPHA, DORA_SCALE, MAGNITUDE, UP_BIAS, WEIGHT
+from lorascope.io.safetensors_file import Entry, Header
 
-Floats = NDArray[np.float32]
+__all__ = [
+    "BaseBoundModule",
+    "LoraFile",
+    "LoraModule",
+    "lora_from_tensors",
+    "read_lora",
+    "read_metadata",
+    "write_lora",
+]
 
+LARGEST_ALPHA = 1e30  # what is larger is no number that a person set
 PEFT_METADATA = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings
 PEFT_CONFIG = "adapter_config.json"  # where PEFT itself keeps them
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoraModule:
-    """One adapted layer: its update is ``strength x scale x up @ down``.
-
-    Attributes
-    ----------
-    name : str
-        ``lora_unet_...``, ``lora_te_text_model_...``; SDXL: ``lora_te1_...``, ``lora_te2_...``.
-    down : (rank, in) or (rank, in, kh, kw) float32 array
-    up : (out, rank) or (out, rank, 1, 1) float32 array
-    alpha : float
-        Training constant; equal to the rank where the file has none, or 0.
-    """
-
-    name: str
-    down: Floats
-    up: Floats
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Inner size of ``up @ down``."""
-        return int(self.down.shape[0])
-
-    @property
-    def scale(self) -> float:
-        """Alpha / rank."""
-        return self.alpha / self.rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +45,11 @@ class LoraFile:
     dtype : str
         F16, BF16 or F32: how most of the numbers are stored.
     unsupported : tuple of str
-        Modules of other network types, each with its type: ``"lora_unet_... (LoHa)"``.
+        What nobody here can read, each with its type: ``"lora_unet_... (unknown)"``.
+    bound : dict of str to BaseBoundModule
+        By name, sorted: modules whose update depends on the base model's weight.
+    embeddings : dict of str to array
+        Textual-inversion tokens that the file brings along, by their trigger.
     """
 
     path: Path
@@ -74,17 +57,21 @@ class LoraFile:
     modules: dict[str, LoraModule]
     dtype: str
     unsupported: tuple[str, ...]
+    bound: dict[str, BaseBoundModule] = field(default_factory=dict)
+    embeddings: dict[str, Floats] = field(default_factory=dict)
 
 
 def read_lora(path: Path) -> LoraFile:
-    """Read a LoRA, whoever wrote it.
+    """Read a LoRA, whoever wrote it and of whichever network type.
 
-    NaN and infinity are read as they are: to call them a fault is a rule's work.
+    NaN and infinity are read as they are: to call them a fault is a rule's work. What nobody here
+    knows is listed in ``unsupported``, and the rest is read.
 
     Parameters
     ----------
     path : Path
-        A .safetensors file with kohya's, diffusers' or PEFT's keys.
+        A .safetensors file of kohya's trainers, OneTrainer, ai-toolkit, LyCORIS, diffusers, PEFT
+        or cloneofsimo's lora.
 
     Raises
     ------
@@ -95,28 +82,33 @@ def read_lora(path: Path) -> LoraFile:
     """
     path = Path(path)
     header = safetensors_file.read_header(path)
-    parts, others = _sort_keys(header)
-    if not parts and not any(kind != "unknown" for kind in others.values()):
-        raise _not_a_lora(path, header)
-    names = _our_names(path, [*parts, *others])
-    settings = _peft_settings(path, header.metadata)
-    modules, dtypes = {}, Counter[str]()
-    for spelling in sorted(parts, key=names.__getitem__):
-        if spelling in others:
-            continue
-        keys = parts[spelling]
-        _check_pair(path, names[spelling], keys, header)
-        dtypes.update(header.entries[key].dtype for part, key in keys.items() if part != "alpha")
-        name = names[spelling]
-        modules[name] = _read_module(path, header, name, keys, settings.get(_root(name), {}))
-    unsupported = sorted(f"{names[spelling]} ({kind})" for spelling, kind in others.items())
-    return LoraFile(
-        path=path,
-        metadata=header.metadata,
-        modules=modules,
-        dtype=dtypes.most_common(1)[0][0] if dtypes else _any_dtype(header),
-        unsupported=tuple(unsupported),
-    )
+    with safetensors_file.Reader(path, header) as reader:
+        return _assemble(path, header, reader.tensor)
+
+
+def lora_from_tensors(
+    path: Path, tensors: Mapping[str, Floats], metadata: Mapping[str, str]
+) -> LoraFile:
+    """Make a LoRA of tensors that were read by other means, such as an old pickle.
+
+    Parameters
+    ----------
+    path : Path
+        Where they came from, for messages and for PEFT's settings beside it.
+    tensors : mapping of str to float32 array
+    metadata : mapping of str to str
+
+    Raises
+    ------
+    BadInputError
+        They are no LoRA, or half of a module is missing.
+    """
+    entries = {
+        name: Entry(dtype="F32", shape=values.shape, start=0, end=values.nbytes)
+        for name, values in tensors.items()
+    }
+    header = Header(metadata=dict(metadata), entries=entries)
+    return _assemble(Path(path), header, lambda name: np.asarray(tensors[name], dtype=np.float32))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -157,31 +149,130 @@ def write_lora(
         The folder cannot be written to, or the disk is full.
     """
     tensors: dict[str, Floats] = {}
+    names: set[str] = set()
     for module in modules:
-        if f"{module.name}.alpha" in tensors:
+        if module.name in names:
             raise BadInputError(f"Two modules are called {module.name}.")
-        tensors[f"{module.name}.lora_down.weight"] = module.down
-        tensors[f"{module.name}.lora_up.weight"] = module.up
-        tensors[f"{module.name}.alpha"] = np.asarray(module.alpha, dtype=np.float32)
+        names.add(module.name)
+        tensors |= _kohya_tensors(module)
     safetensors_file.write(Path(path), tensors, metadata, dtype=dtype)
 
 
-def _sort_keys(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Sort a file's keys into modules: spelling -> part -> key, and spelling -> other type."""
-    parts: dict[str, dict[str, str]] = {}
-    others: dict[str, str] = {}
+def _kohya_tensors(module: LoraModule) -> dict[str, Floats]:
+    """Give one module as kohya's and LyCORIS' keys; LoHa becomes the LoRA that it equals."""
+    if module.down is None and module.left is None:
+        if module.magnitude is not None:
+            raise BadInputError(f"{module.name}: a full difference with magnitudes has no keys.")
+        layer = module.name.removesuffix(lora_modules.BIAS)
+        ending = "diff" if layer == module.name else "diff_b"
+        return {f"{layer}.{ending}": module.up * np.float32(module.scale)}
+    alpha = module.scale * module.rank if module.down is not None else 1.0
+    found = {"alpha": np.asarray(alpha, dtype=np.float32)}
+    if module.left is not None:
+        scale = np.float32(module.scale if module.down is None else 1.0)
+        found["lokr_w1"] = module.left * scale
+    if module.down is None:
+        found["lokr_w2"] = module.up
+    elif module.left is None:
+        found |= {"lora_up.weight": module.up, "lora_down.weight": module.down}
+    else:
+        found |= {"lokr_w2_a": module.up, "lokr_w2_b": module.down}
+    if module.magnitude is not None:
+        last = module.up if module.down is None else module.down
+        rows = (len(module.magnitude), *(1 for _ in last.shape[1:]))
+        flat = module.magnitude.ndim == 1
+        found["dora_scale"] = module.magnitude.reshape(rows) if flat else module.magnitude
+    return {f"{module.name}.{part}": values for part, values in found.items()}
+
+
+def _assemble(path: Path, header: Header, tensor: Callable[[str], Floats]) -> LoraFile:
+    sorted_keys = _sort_keys(header)
+    if not sorted_keys.parts and not sorted_keys.strangers:
+        raise _not_a_lora(path, header)
+    names = _our_names(path, sorted_keys.parts)
+    settings = _peft_settings(path, header.metadata)
+    modules: dict[str, LoraModule] = {}
+    bound: dict[str, BaseBoundModule] = {}
+    dtypes = Counter[str]()
+    for spelling in sorted(sorted_keys.parts, key=names.__getitem__):
+        name, keys = names[spelling], sorted_keys.parts[spelling]
+        dtypes.update(header.entries[key].dtype for part, key in keys.items() if part != ALPHA)
+        parts = {part: tensor(key) for part, key in keys.items()}
+        for module in _build(path, name, parts, _settings_of(settings, name, spelling)):
+            if isinstance(module, BaseBoundModule):
+                bound[module.name] = module
+            else:
+                modules[module.name] = module
+    return LoraFile(
+        path=path,
+        metadata=header.metadata,
+        modules=modules,
+        dtype=dtypes.most_common(1)[0][0] if dtypes else _any_dtype(header),
+        unsupported=tuple(sorted(sorted_keys.unsupported())),
+        bound=bound,
+        embeddings={trigger: tensor(key) for trigger, key in sorted_keys.embeddings.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _SortedKeys:
+    """A file's keys, by what they are."""
+
+    parts: dict[str, dict[str, str]]  # spelling -> part -> key
+    strangers: dict[str, str]  # spelling -> a network type that nobody here reads
+    unknown: list[str]  # keys
+    embeddings: dict[str, str]  # trigger -> key
+
+    def unsupported(self) -> Iterator[str]:
+        two = _two_encoders([*self.parts, *self.strangers])
+        for spelling, kind in self.strangers.items():
+            yield f"{lora_names.our_name(spelling, two_encoders=two)} ({kind})"
+        for key in self.unknown:
+            yield f"{key} (unknown)"
+
+
+def _sort_keys(header: Header) -> _SortedKeys:
+    found = _SortedKeys({}, {}, [], {})
     for key in header.entries:
-        if split := lora_names.split_key(key):
-            parts.setdefault(split[0], {})[split[1]] = key
+        if trigger := _trigger(key, header.metadata):
+            found.embeddings[trigger] = key
         elif other := lora_names.other_type(key):
-            others[other[0]] = other[1]
+            found.strangers[other[0]] = other[1]
+        elif split := lora_names.split_key(key):
+            layer = found.parts.setdefault(split[0], {})
+            if split[1] in layer:
+                found.unknown.append(key)
+            else:
+                layer[split[1]] = key
         else:
-            others[key] = "unknown"
-    return parts, others
+            found.unknown.append(key)
+    for spelling, keys in list(found.parts.items()):
+        if spelling in found.strangers:
+            del found.parts[spelling]
+        elif not _tells_a_type(keys.keys()):
+            found.unknown.extend(found.parts.pop(spelling).values())
+    return found
 
 
-def _our_names(path: Path, spellings: Sequence[str]) -> dict[str, str]:
-    two = any(s.startswith(("text_encoder_2.", "lora_te2_")) for s in spellings)
+def _tells_a_type(parts: Collection[str]) -> bool:
+    """Tell whether a layer's parts are more than an alpha, or some other model's ``weight``."""
+    return not set(parts) <= {ALPHA, WEIGHT, "scalar", "rescale", DORA_SCALE, MAGNITUDE, UP_BIAS}
+
+
+def _trigger(key: str, metadata: Mapping[str, str]) -> str:
+    """Give the word of a bundled textual inversion; "" where the key is none."""
+    if metadata.get(key) == "<embed>":  # cloneofsimo's
+        return key
+    found = lora_names.EMBEDDING.match(key)
+    return found[1] if found else ""
+
+
+def _two_encoders(spellings: Iterable[str]) -> bool:
+    return any(s.startswith(("text_encoder_2.", "lora_te2_", "lora_te2.")) for s in spellings)
+
+
+def _our_names(path: Path, spellings: Collection[str]) -> dict[str, str]:
+    two = _two_encoders(spellings)
     names = {s: lora_names.our_name(s, two_encoders=two) for s in spellings}
     if len(set(names.values())) < len(names):
         twice = Counter(names.values()).most_common(1)[0][0]
@@ -189,58 +280,65 @@ def _our_names(path: Path, spellings: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _check_pair(path: Path, name: str, keys: Mapping[str, str], header: Header) -> None:
-    missing = {"down", "up"} - keys.keys()
-    if missing:
+def _build(
+    path: Path, name: str, parts: Mapping[str, Floats], settings: Settings
+) -> list[LoraModule | BaseBoundModule]:
+    try:
+        return lora_modules.build(name, parts, settings)
+    except (ValueError, IndexError) as error:
         raise BadInputError(
-            f"{path} is damaged: {name} has no {' and no '.join(sorted(missing))} weights.\n"
-            "Fix: copy or download the file again."
-        )
-    down, up = (header.entries[keys[part]].shape for part in ("down", "up"))
-    if len(down) not in (2, 4) or len(up) not in (2, 4) or down[0] != up[1] or down[0] == 0:
-        raise BadInputError(
-            f"{path} is damaged: in {name} up {up} and down {down} do not fit together."
-        )
-
-
-def _read_module(
-    path: Path, header: Header, name: str, keys: Mapping[str, str], settings: Mapping[str, Any]
-) -> LoraModule:
-    down, up = (
-        safetensors_file.read_tensor(path, keys[part], header.entries[keys[part]])
-        for part in ("down", "up")
-    )
-    rank = down.shape[0]
-    alpha = 0.0
-    if "alpha" in keys:
-        stored = safetensors_file.read_tensor(path, keys["alpha"], header.entries[keys["alpha"]])
-        alpha = float(stored.reshape(-1)[0]) if stored.size else 0.0
-    elif settings:
-        alpha = _peft_alpha(name, rank, settings)
-    return LoraModule(name=name, down=down, up=up, alpha=alpha if alpha != 0.0 else float(rank))
+            f"{path} is damaged: {name} {error}.\nFix: copy or download the file again."
+        ) from error
 
 
 def _peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Read PEFT's settings from the metadata or from the file beside: root -> setting -> value."""
+    """Read PEFT's settings from the metadata or from the file beside: root -> setting -> value.
+
+    The file beside speaks of the whole LoRA: its root is "".
+    """
     found: dict[str, dict[str, Any]] = {}
-    with contextlib.suppress(ValueError, AttributeError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
         for key, value in json.loads(metadata.get(PEFT_METADATA, "{}")).items():
             root, _, setting = str(key).partition(".")
             found.setdefault(root, {})[setting] = value
     beside = path.parent / PEFT_CONFIG
     if not found and beside.is_file():
-        with contextlib.suppress(ValueError, OSError):
-            found["unet"] = dict(json.loads(beside.read_text()))
+        with contextlib.suppress(ValueError, TypeError, OSError, RecursionError):
+            found[""] = dict(json.loads(beside.read_text(encoding="utf-8")))
     return found
 
 
-def _peft_alpha(name: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """Give the effective alpha, with which alpha / rank is PEFT's own scale."""
-    alpha = settings.get("lora_alpha") or rank
-    for pattern, value in (settings.get("alpha_pattern") or {}).items():
-        if name.endswith("_" + str(pattern).replace(".", "_")):
-            alpha = value
-    return float(alpha) * (math.sqrt(rank) if settings.get("use_rslora") else 1.0)
+def _settings_of(settings: Mapping[str, Mapping[str, Any]], name: str, spelling: str) -> Settings:
+    """Give what PEFT's settings say of one module."""
+    stated = settings.get(_root(name)) or settings.get("")
+    if not stated:
+        return Settings()
+    dotted = lora_names.dotted_name(spelling)
+    alpha = _of_pattern(stated.get("alpha_pattern"), dotted)
+    rank = _of_pattern(stated.get("rank_pattern"), dotted) or _positive(stated.get("r"))
+    return Settings(
+        alpha=alpha or _positive(stated.get("lora_alpha")) or _positive(stated.get("alpha")),
+        rank=int(rank) if rank else None,
+        root_scaled=stated.get("use_rslora") is True,
+    )
+
+
+def _of_pattern(patterns: object, dotted: str) -> float | None:
+    """Look a module up in PEFT's patterns, which are ends of paths (their anchors are dropped)."""
+    if not isinstance(patterns, Mapping):
+        return None
+    for pattern, value in patterns.items():
+        end = str(pattern).removeprefix("^").removesuffix("$").replace("\\", "")
+        if dotted == end or dotted.endswith(f".{end}"):
+            return _positive(value)
+    return None
+
+
+def _positive(value: object) -> float | None:
+    """Give a number of somebody's JSON; None where it is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LARGEST_ALPHA:
+        return float(value)
+    return None
 
 
 def _root(name: str) -> str:

@@ -5,10 +5,11 @@ header, a JSON header of tensor names, types, shapes and places, then the tensor
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from lorascope.errors import BadInputError, MissingInputError
 Floats = NDArray[np.float32]
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
+DIMENSIONS = 8  # of one tensor, at most
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 TYPES = {
@@ -53,6 +55,55 @@ class Header:
     entries: dict[str, Entry]
 
 
+class Reader:
+    """An open file, from which tensors are read one by one.
+
+    Parameters
+    ----------
+    path : Path
+    header : Header
+        Of this file.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._path = Path(path)
+        self._header = header
+        self._opened = _open(self._path)
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def tensor(self, name: str) -> Floats:
+        """Read one tensor, raised to float32.
+
+        Raises
+        ------
+        BadInputError
+            Its type is not one that numpy can hold (the 8-bit floats), or the file was cut short
+            in the meantime.
+        """
+        entry = self._header.entries[name]
+        if entry.dtype not in TYPES:
+            raise BadInputError(
+                f"{self._path}: {name} is stored as {entry.dtype}, which lorascope does not read.\n"
+                "Fix: save the file as fp16, bf16 or fp32."
+            )
+        self._opened.seek(entry.start)
+        count = math.prod(entry.shape)
+        stored = np.fromfile(self._opened, dtype=TYPES[entry.dtype], count=count)
+        if stored.size != count:
+            raise _truncated(self._path)
+        if entry.dtype == "BF16":
+            wide = stored.astype(np.uint32)
+            wide <<= np.uint32(16)
+            return wide.view(np.float32).reshape(entry.shape)
+        with np.errstate(over="ignore"):
+            return stored.astype(np.float32, copy=False).reshape(entry.shape)
+
+
 def read_header(path: Path) -> Header:
     """Read what a safetensors file holds, without its tensors.
 
@@ -61,14 +112,14 @@ def read_header(path: Path) -> Header:
     MissingInputError
         There is no such file.
     BadInputError
-        It is a pickle, no safetensors file, or cut short.
+        It is a pickle, no safetensors file, cut short, or its tensors overlap.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise MissingInputError(f"{path} {what}.\nFix: name a .safetensors file.")
     size = path.stat().st_size
-    with path.open("rb") as opened:
+    with _open(path) as opened:
         first = opened.read(9)
         _refuse_pickle(path, first)
         opened.seek(8)
@@ -80,15 +131,16 @@ def read_header(path: Path) -> Header:
             raise _truncated(path) if opened.read(1) == b"{" else _not_safetensors(path, size)
         text = opened.read(length)
     try:
-        raw: dict[str, Any] = json.loads(text)
-        metadata = {str(k): str(v) for k, v in (raw.pop("__metadata__", None) or {}).items()}
-        entries = {name: _entry(info, 8 + length) for name, info in raw.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raw: dict[str, Any] = json.loads(text.decode("utf-8"), object_pairs_hook=_no_twins)
+        metadata = {_clean(k): _clean(v) for k, v in (raw.pop("__metadata__", None) or {}).items()}
+        entries = {name: _entry(name, info, 8 + length) for name, info in raw.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_safetensors(path, size) from error
     if any(entry.end > size for entry in entries.values()):
         raise _truncated(path)
     for name, entry in entries.items():
         _check_length(path, name, entry)
+    _refuse_overlap(path, entries)
     return Header(metadata=metadata, entries=entries)
 
 
@@ -98,21 +150,10 @@ def read_tensor(path: Path, name: str, entry: Entry) -> Floats:
     Raises
     ------
     BadInputError
-        Its type is not one that numpy can hold (the 8-bit floats).
+        As for `Reader.tensor`.
     """
-    if entry.dtype not in TYPES:
-        raise BadInputError(
-            f"{path}: {name} is stored as {entry.dtype}, which lorascope does not read.\n"
-            "Fix: save the file as fp16, bf16 or fp32."
-        )
-    count = (entry.end - entry.start) // np.dtype(TYPES[entry.dtype]).itemsize
-    stored = np.fromfile(path, dtype=TYPES[entry.dtype], count=count, offset=entry.start)
-    if entry.dtype == "BF16":
-        values = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    else:
-        with np.errstate(over="ignore"):
-            values = stored.astype(np.float32)
-    return values.reshape(entry.shape)
+    with Reader(path, Header(metadata={}, entries={name: entry})) as reader:
+        return reader.tensor(name)
 
 
 def write(
@@ -192,23 +233,61 @@ def _to_bfloat16(single: Floats) -> NDArray[np.uint16]:
     return np.where(np.isnan(single), np.uint64(0x7FC0), rounded).astype(np.uint16)
 
 
-def _entry(info: Mapping[str, Any], data: int) -> Entry:
-    start, end = (int(place) for place in info["data_offsets"])
-    shape = tuple(int(side) for side in info["shape"])
-    if start < 0 or end < start or any(side < 0 for side in shape):
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BadInputError(
+            f"{path} cannot be opened: {error.strerror}.\nFix: check the file's permissions."
+        ) from error
+
+
+def _no_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, and refuse one that has a name twice: which one counts is a guess."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name twice")
+    return made
+
+
+def _clean(text: object) -> str:
+    """Give metadata as text that can be written again: no half of a surrogate pair."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+def _entry(name: str, info: Mapping[str, Any], data: int) -> Entry:
+    name.encode("utf-8")  # half a surrogate pair in a name is refused here
+    start, end = info["data_offsets"]
+    shape = tuple(info["shape"])
+    numbers = (start, end, *shape)
+    if len(shape) > DIMENSIONS or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
+        raise ValueError("no numbers of entries or places")
+    if end < start:
         raise ValueError("places out of order")
-    return Entry(dtype=str(info["dtype"]), shape=shape, start=data + start, end=data + end)
+    return Entry(dtype=_clean(info["dtype"]), shape=shape, start=data + start, end=data + end)
 
 
 def _check_length(path: Path, name: str, entry: Entry) -> None:
     if entry.dtype not in TYPES:
         return
-    needed = int(np.prod(entry.shape, dtype=np.int64)) * np.dtype(TYPES[entry.dtype]).itemsize
+    needed = math.prod(entry.shape) * np.dtype(TYPES[entry.dtype]).itemsize
     if needed != entry.end - entry.start:
         raise BadInputError(
             f"{path} is damaged: {name} has {entry.end - entry.start} bytes where its shape "
             f"needs {needed}.\nFix: copy or download the file again."
         )
+
+
+def _refuse_overlap(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Refuse two names for the same bytes: a small file would fill the memory."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start < end and entry.end > entry.start:
+            raise BadInputError(
+                f"{path} is damaged: {name} lies over another tensor.\n"
+                "Fix: copy or download the file again."
+            )
+        end = max(end, entry.end)
 
 
 def _refuse_pickle(path: Path, first: bytes) -> None:
