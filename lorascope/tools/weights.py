@@ -1,297 +1,254 @@
 """Weights: what the numbers in the files alone give away."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lorascope.io.checkpoints import readable_checkpoints
-from lorascope.io.lora_file import LoraFile, LoraModule, read_lora
-from lorascope.metrics.lowrank import entropy_rank, inner, singular_values
+from lorascope.errors import BadInputError, LorascopeError, MissingInputError
+from lorascope.io.checkpoints import Checkpoint, list_checkpoints, readable_checkpoints
+from lorascope.io.train_metadata import settings
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool
-
-Array = NDArray[Any]
-
-SAME = 1e-6  # relative distance below which two checkpoints are the same update
-SUBNORMAL = 6.1e-5  # the smallest number that fp16 writes with its full precision
-PARTS = (  # of a module's name, in the order they are looked for
-    ("to_q", "query"),
-    ("q_proj", "query"),
-    ("to_k", "key"),
-    ("k_proj", "key"),
-    ("to_v", "value"),
-    ("v_proj", "value"),
-    ("to_out", "attention out"),
-    ("out_proj", "attention out"),
-    ("ff_net", "feed-forward"),
-    ("mlp_fc", "feed-forward"),
-    ("proj_in", "projection"),
-    ("proj_out", "projection"),
-    ("conv", "convolution"),
+from lorascope.tools import against_base
+from lorascope.tools.against_base import BaseWeights
+from lorascope.tools.checkpoint_facts import (
+    PLAIN,
+    Looked,
+    at_cap_share,
+    block_of,
+    encoder_of,
+    look,
+    module_rows,
+    part_of,
 )
+from lorascope.tools.file_facts import about_file, differing_keys
+from lorascope.tools.growth import Journey
+
+__all__ = ["WEIGHTS", "block_of", "look_at_files", "part_of", "weights"]
+
+FAR_OUT = 6.0  # robust z above which a module is named as an outlier; design value
 
 
-@dataclass
-class _Looked:
-    """One checkpoint, looked at once."""
-
-    epoch: int
-    file: str
-    lora: LoraFile
-    sound: dict[str, LoraModule]  # without those that hold NaN or infinity
-    squares: dict[str, float]  # of the norm, per sound module
-    ranks: dict[str, float]  # effective rank, per module that was trained
-    row: dict[str, str | int | float | bool | None] = field(default_factory=dict)
-
-
-def weights(inputs: Inputs) -> Measured:
-    """Measure size, used rank and soundness of every saved checkpoint, from the files alone.
+def weights(inputs: Inputs, *, relative: bool = False) -> Measured:
+    """Measure size, used rank, growth and soundness of every saved checkpoint.
 
     Parameters
     ----------
     inputs : Inputs
-        Reads ``lora``.
+        Reads ``lora``; ``base`` where relative sizes are asked for.
+    relative : bool
+        Compare with the base model's own weights, which have to be loaded for it: takes minutes.
 
     Returns
     -------
     Measured
-        Tables: ``epochs``, a row per checkpoint; ``modules`` and ``blocks`` of the last one;
-        ``broken``, a row per file that cannot be opened.
-        Norms are Frobenius norms of ``scale * up @ down``; ranks are in directions.
+        Tables: ``epochs``, a row per checkpoint; ``modules``, ``blocks`` and ``encoders`` of the
+        last one; ``growth``, a row per checkpoint and block; ``module_epochs``, a row per
+        checkpoint and module; ``metadata``, ``words`` and ``hashes`` of the last one;
+        ``relative``, its modules against the base model; ``broken``, a row per file that cannot be
+        opened. Norms are Frobenius norms of the update; ranks are in directions.
 
     Raises
     ------
     MissingInputError
-        There is no checkpoint.
+        There is no checkpoint; or relative sizes are asked for and no base model is known.
     BadInputError
-        A file is broken or no LoRA.
+        The LoRA was not made for the base model.
     """
-    checkpoints, broken = readable_checkpoints(inputs["lora"])
-    torn: list[Row] = [
-        {"epoch": c.epoch, "file": c.path.name, "why": why} for c, why in broken.items()
-    ]
-    if not checkpoints:
-        return Measured(numbers=(), tables={"epochs": [], "broken": torn})
-    rows: list[dict[str, str | int | float | bool | None]] = []
-    before: list[_Looked] = []  # the last two, newest first
-    path = 0.0  # length of the way the weights went
-    for checkpoint in track(checkpoints, label="weights"):
-        looked = _look(checkpoint.path, checkpoint.epoch)
-        looked.row["step"] = checkpoint.step
-        moved = _compare(looked, before)
-        path = path + moved if moved is not None else math.nan
-        rows.append(looked.row)
-        before = [looked, *before[:1]]
-    last = before[0]
+    if relative and not inputs.get("base"):
+        raise MissingInputError(
+            "Relative sizes need the base model, and the run names none.\n"
+            "Fix: lorascope add base RUN PATH"
+        )
+    checkpoints, torn = readable_checkpoints(inputs["lora"])
+    base = against_base.open_base(str(inputs["base"])) if relative and checkpoints else None
+    broken = dict(torn)
+    journey, against = _travel(checkpoints, broken, base)
+    if not journey.rows:
+        return Measured(numbers=(), tables={"epochs": [], "broken": _torn_rows(broken)})
+    tables = _tables(journey, against)
+    tables |= about_file(journey.last.lora.path, journey.last.lora.metadata)
     return Measured(
-        numbers=_numbers(rows, last, path),
-        tables={
-            "epochs": rows,
-            "modules": _modules(last),
-            "blocks": _blocks(last),
-            "broken": torn,
-        },
-        caveats=_caveats(rows, last),
+        numbers=_numbers(journey, against),
+        tables=tables | {"broken": _torn_rows(broken)},
+        caveats=_caveats(journey, against),
     )
 
 
-def block_of(module: str) -> str:
-    """Name the stage of the model that a module belongs to.
+def look_at_files(paths: Sequence[Path]) -> Measured:
+    """Look at LoRA files that belong to no run.
 
     Parameters
     ----------
-    module : str
-        kohya's name.
+    paths : sequence of Path
+        Files, in the order in which they are to be followed; or one folder of them.
 
     Returns
     -------
-    str
-        ``down 0``, ``mid``, ``up 3``, ``text encoder``, ``text encoder 2`` or ``other``.
+    Measured
+        As `weights` gives it; ``metadata``, ``words`` and ``hashes`` of every file; of two or more
+        files also ``differences``: the keys of the metadata on which they do not all agree, a row
+        per key and file.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    BadInputError
+        None of them can be opened; the first one's reason.
     """
-    for prefix in ("lora_te1_", "lora_te2_"):
-        if module.startswith(prefix):
-            return f"text encoder {prefix[7]}"
-    if module.startswith("lora_te_"):
-        return "text encoder"
-    words = module.split("_")
-    for side in ("down", "up"):
-        if f"{side}_blocks_" in module:
-            return f"{side} {words[words.index('blocks') + 1]}"
-    for side, stage in (("input", "in"), ("output", "out")):
-        if f"{side}_blocks_" in module:  # SDXL files in the original naming
-            return f"{stage} {words[words.index('blocks') + 1]}"
-    return "mid" if "mid_block" in module or "middle_block" in module else "other"
-
-
-def part_of(module: str) -> str:
-    """Name what a module does within its stage: query, key, value, feed-forward and so on."""
-    return next((part for key, part in PARTS if key in module), "other")
-
-
-def _look(path: Path, epoch: int) -> _Looked:
-    """Measure one checkpoint by itself."""
-    lora = read_lora(path)
-    looked = _Looked(epoch, path.name, lora, {}, {}, {})
-    broken = dead = entries = zeros = subnormal = 0
-    for name, module in lora.modules.items():
-        if not (np.isfinite(module.up).all() and np.isfinite(module.down).all()):
-            broken += 1
-            continue
-        looked.sound[name] = module
-        live = bool(module.up.any() and module.down.any())
-        dead += not live
-        if live:
-            values = singular_values(module.up, module.down, scale=module.scale)
-            looked.squares[name] = float((values**2).sum())
-            if looked.squares[name] > 0:
-                looked.ranks[name] = entropy_rank(values)
-            for factor in (module.up, module.down):
-                size = np.abs(factor)
-                entries += size.size
-                zeros += int((size == 0).sum())
-                subnormal += int((size < SUBNORMAL).sum())
-        else:
-            looked.squares[name] = 0.0
-    text = sum(v for n, v in looked.squares.items() if n.startswith("lora_te"))
-    total = sum(looked.squares.values())
-    ranks = list(looked.ranks.values())
-    looked.row = {
-        "epoch": epoch,
-        "step": 0,
-        "file": path.name,
-        "norm": math.sqrt(total) if looked.sound else None,
-        "largest_norm": math.sqrt(max(looked.squares.values(), default=0.0)),
-        "text_encoder_share": text / total if total else None,
-        "effective_rank": float(np.median(ranks)) if ranks else None,
-        "rank": float(np.median([m.rank for m in lora.modules.values()])) if lora.modules else 0.0,
-        "modules": len(lora.modules),
-        "nan_modules": broken,
-        "dead_modules": dead,
-        "zero_share": zeros / entries if entries else None,
-        "subnormal_share": subnormal / entries if entries else None,
-        "dtype": lora.dtype,
-        "update_norm": None,
-        "update_cosine": None,
-        "growth": None,
-        "identical_to_previous": False,
-    }
-    return looked
-
-
-def _compare(now: _Looked, before: Sequence[_Looked]) -> float | None:
-    """Fill in how a checkpoint moved on from the ones before; give the length of the move.
-
-    Before the first checkpoint lies the base model: an update of zero.
-    """
-    square = sum(now.squares.values())
-    if not before:
-        now.row["update_norm"] = now.row["norm"]
-        return math.sqrt(square) if len(now.sound) == len(now.lora.modules) else None
-    one = before[0]
-    if not (now.sound.keys() == one.sound.keys() == now.lora.modules.keys()):
-        return None  # broken or other modules: nothing to compare
-    with_one = _product(now, one)
-    size = sum(one.squares.values())
-    moved = math.sqrt(max(square + size - 2 * with_one, 0.0))
-    same = moved <= SAME * math.sqrt(max(square, size))
-    now.row |= {
-        "update_norm": moved,
-        "growth": math.sqrt(square / size) if size else None,
-        "identical_to_previous": same,
-    }
-    two = before[1] if len(before) > 1 else None
-    if two is not None and two.sound.keys() != now.sound.keys():
-        return moved
-    cross, corner, earlier = 0.0, 0.0, 0.0
-    if two is not None:
-        cross, corner = _product(now, two), _product(one, two)
-        earlier = sum(two.squares.values())
-    step = math.sqrt(max(size + earlier - 2 * corner, 0.0))
-    if not same and step > SAME * math.sqrt(max(size, earlier)):
-        along = with_one - cross - size + corner
-        now.row["update_cosine"] = max(-1.0, min(1.0, along / (moved * step)))
-    return moved
-
-
-def _product(one: _Looked, other: _Looked) -> float:
-    """Inner product of two checkpoints, over all modules."""
-    total = 0.0
-    for name, module in one.sound.items():
-        match = other.sound[name]
-        total += inner((module.up, module.down, module.scale), (match.up, match.down, match.scale))
-    return total
-
-
-def _modules(last: _Looked) -> list[Row]:
-    rows: list[Row] = []
-    for name, module in last.lora.modules.items():
-        sound = name in last.sound
-        rows.append(
-            {
-                "epoch": last.epoch,
-                "module": name,
-                "block": block_of(name),
-                "part": part_of(name),
-                "norm": math.sqrt(last.squares[name]) if sound else None,
-                "effective_rank": last.ranks.get(name),
-                "rank": module.rank,
-                "scale": module.scale,
-                "dead": sound and last.squares[name] == 0.0,
-                "nan": not sound,
-            }
+    checkpoints = _as_checkpoints([Path(path) for path in paths])
+    broken: dict[Checkpoint, str] = {}
+    kept: list[tuple[Path, Mapping[str, str]]] = []
+    journey, _ = _travel(checkpoints, broken, None, kept=kept)
+    if not journey.rows:
+        first = next(iter(broken.values()), "There is no file to look at.")
+        raise BadInputError(f"{first}\nFix: name a LoRA's .safetensors file, or a folder of them.")
+    tables = _tables(journey, None)
+    files = [about_file(path, metadata) for path, metadata in kept]
+    tables |= {name: [row for one in files for row in one[name]] for name in files[0]}
+    if len(kept) > 1:
+        tables["differences"] = differing_keys(kept)
+    caveats = _caveats(journey, None)
+    if len(kept) > 1:
+        caveats += (
+            "The files were followed in the order given: how one moved on from the one before "
+            "means something only where they are of one training.",
         )
-    return rows
+    return Measured(
+        numbers=_numbers(journey, None),
+        tables=tables | {"broken": _torn_rows(broken)},
+        caveats=caveats,
+    )
 
 
-def _blocks(last: _Looked) -> list[Row]:
-    """Share of each stage and part in the squared norm of the last checkpoint."""
-    total = sum(last.squares.values())
-    sums: dict[tuple[str, str], list[float]] = {}
-    for name, square in last.squares.items():
-        sums.setdefault((block_of(name), part_of(name)), []).append(square)
+def _as_checkpoints(paths: Sequence[Path]) -> list[Checkpoint]:
+    """Order a folder by its epochs, and files as they were given."""
+    if len(paths) == 1 and paths[0].is_dir():
+        found = list_checkpoints(paths[0])
+        if not found:
+            raise MissingInputError(
+                f"{paths[0]} has no LoRA (.safetensors).\nFix: name a LoRA's file or its folder."
+            )
+        return found
+    for path in paths:
+        if not path.is_file():
+            what = "is a folder among files" if path.is_dir() else "does not exist"
+            raise MissingInputError(
+                f"{path} {what}.\nFix: name LoRA files, or one folder of them, or a run."
+            )
+    steps = [next((c.step for c in list_checkpoints(path)), 0) for path in paths]
+    rising = all(0 < one < two for one, two in pairwise(steps))
+    return [
+        Checkpoint(path, place, step if rising else 0)
+        for place, (path, step) in enumerate(zip(paths, steps, strict=True), start=1)
+    ]
+
+
+def _travel(
+    checkpoints: Sequence[Checkpoint],
+    broken: dict[Checkpoint, str],
+    base: BaseWeights | None,
+    *,
+    kept: list[tuple[Path, Mapping[str, str]]] | None = None,
+) -> tuple[Journey, list[Row] | None]:
+    """Follow the checkpoints; a file that cannot be read joins the broken ones."""
+    journey = Journey()
+    for checkpoint in track(checkpoints, label="weights"):
+        try:
+            looked = look(checkpoint.path, checkpoint.epoch, checkpoint.step)
+        except LorascopeError as error:
+            broken[checkpoint] = str(error).splitlines()[0]
+            continue
+        journey.go_on(looked)
+        if kept is not None:
+            kept.append((checkpoint.path, looked.lora.metadata))
+        if base is not None:
+            journey.rows[-1] |= against_base.epoch_cells(looked, base)
+    against = None
+    if base is not None and journey.rows:
+        against = against_base.module_table(journey.last, base)
+    return journey, against
+
+
+def _tables(journey: Journey, against: list[Row] | None) -> dict[str, list[Row]]:
+    last = journey.last
+    tables: dict[str, list[Row]] = {
+        "epochs": list(journey.rows),
+        "modules": module_rows(last),
+        "blocks": _sums(last, ("block", "part")),
+        "encoders": _sums(last, ("encoder",)),
+        "growth": journey.growth,
+        "module_epochs": journey.modules,
+    }
+    return tables | ({"relative": against} if against is not None else {})
+
+
+def _sums(last: Looked, by: Sequence[str]) -> list[Row]:
+    """Sum the squared norm of one checkpoint up by stage, part or model."""
+    places = {"block": block_of, "part": part_of, "encoder": encoder_of}
+    total = last.square
+    sums: dict[tuple[str, ...], list[float]] = {}
+    for name, one in last.facts.items():
+        sums.setdefault(tuple(places[key](name) for key in by), []).append(one.square)
     return [
         {
             "epoch": last.epoch,
-            "block": block,
-            "part": part,
+            **dict(zip(by, names, strict=True)),
             "modules": len(squares),
             "norm": math.sqrt(sum(squares)),
             "share": sum(squares) / total if total else None,
         }
-        for (block, part), squares in sums.items()
+        for names, squares in sums.items()
     ]
 
 
-def _numbers(rows: Sequence[Row], last: _Looked, path: float) -> tuple[Measurement, ...]:
+def _torn_rows(broken: Mapping[Checkpoint, str]) -> list[Row]:
+    return [{"epoch": c.epoch, "file": c.path.name, "why": why} for c, why in broken.items()]
+
+
+def _numbers(journey: Journey, against: list[Row] | None) -> tuple[Measurement, ...]:
     """Sum up the last checkpoint and the way there; what was not measured is left out."""
+    rows, last = journey.rows, journey.last
     end = rows[-1]
     modules = len(last.lora.modules)
-    same = sum(bool(r["identical_to_previous"]) for r in rows)
+    same = sum(bool(row["identical_to_previous"]) for row in rows)
+    trained = sum(one.square > 0 for one in last.facts.values())
     cosines = [v for r in rows if isinstance(v := r["update_cosine"], float)]
-    size = end["norm"]
+    trainer = settings(last.lora.metadata)
     found: list[tuple[str, Any, str, int]] = [
         ("checkpoints", len(rows), "files", len(rows)),
         ("modules", modules, "modules", modules),
-        ("norm", size, "1", modules),
+        ("norm", end["norm"], "1", modules),
         ("largest_norm", end["largest_norm"], "1", modules),
-        ("effective_rank", end["effective_rank"], "directions", len(last.ranks)),
+        ("spectral_norm", end["spectral_norm"], "1", trained),
+        ("effective_rank", end["effective_rank"], "directions", trained),
+        ("energy_rank", end["energy_rank"], "directions", trained),
+        ("stable_rank", end["stable_rank"], "directions", trained),
+        ("top_share", end["top_share"], "1", trained),
         ("rank", end["rank"], "directions", modules),
         ("nan_modules", end["nan_modules"], "modules", modules),
         ("dead_modules", end["dead_modules"], "modules", modules),
+        ("outlier_modules", _far_out(last), "modules", trained),
         ("zero_share", end["zero_share"], "1", modules),
         ("subnormal_share", end["subnormal_share"], "1", modules),
+        ("underflow_share", end["underflow_share"], "1", modules),
         ("text_encoder_share", end["text_encoder_share"], "1", modules),
-        ("update_cosine", float(np.mean(cosines)) if cosines else None, "cosine", len(cosines)),
+        ("update_cosine", _mean(cosines), "cosine", len(cosines)),
         ("growth", end["growth"], "1", modules),
+        ("late_slope", journey.late_slope, "1", len(rows)),
+        ("path_efficiency", journey.efficiency, "1", len(rows)),
         ("identical_files", same, "files", len(rows)),
+        ("max_norm", last.max_norm, "1", trained),
+        ("at_cap_share", at_cap_share(last), "1", trained),
+        ("unet_lr", trainer.unet_lr, "1", 1),
+        ("text_lr", trainer.text_lr, "1", 1),
+        ("relative_norm", end.get("relative_norm"), "1", len(against or ())),
+        ("base_cosine", end.get("base_cosine"), "cosine", len(against or ())),
+        *_intruder_numbers(against),
     ]
-    if isinstance(size, float) and path > 0:
-        found.append(("path_efficiency", size / path, "1", len(rows)))
     return tuple(
         Measurement(name=name, value=float(value), unit=unit, n=n)
         for name, value, unit, n in found
@@ -299,23 +256,70 @@ def _numbers(rows: Sequence[Row], last: _Looked, path: float) -> tuple[Measureme
     )
 
 
-def _caveats(rows: Sequence[Row], last: _Looked) -> tuple[str, ...]:
+def _intruder_numbers(against: list[Row] | None) -> list[tuple[str, Any, str, int]]:
+    """Mean number of new directions among the ten strongest, at each epsilon."""
+    found: list[tuple[str, Any, str, int]] = []
+    for key in ("intruders_3", "intruders_5", "intruders_7"):
+        counts = [v for row in against or () if isinstance(v := row[key], int)]
+        found.append((key, _mean(counts), "directions", len(counts)))
+    return found
+
+
+def _far_out(last: Looked) -> int:
+    return sum(z > FAR_OUT for z in last.outliers.values())
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _caveats(journey: Journey, against: list[Row] | None) -> tuple[str, ...]:
+    last = journey.last
     caveats = [
         "Weights alone can show that a LoRA is broken, dead or blown up, not that it is good; "
         "sizes compare within one run only."
     ]
-    if len(rows) == 1:
+    if len(journey.rows) == 1:
         caveats.append("There is one checkpoint: how the weights moved was not measured.")
-    if any(r["nan_modules"] for r in rows):
+    if any(row["nan_modules"] for row in journey.rows):
         caveats.append("Modules with NaN or infinity are left out of every sum.")
+    kinds = {module.kind for module in last.lora.modules.values()}
+    if "DoRA" in kinds:
+        caveats.append(
+            "DoRA: the low-rank part alone was measured; what its magnitudes change depends on "
+            "the base model."
+        )
+    if kinds - set(PLAIN):
+        caveats.append(
+            f"{', '.join(sorted(kinds - set(PLAIN)))}: the stored numbers are not the update's "
+            "factors, so that zeros and small numbers were not counted there."
+        )
+    if last.lora.bound:
+        some = sorted({module.kind for module in last.lora.bound.values()})
+        caveats.append(
+            f"{len(last.lora.bound)} modules ({', '.join(some)}) change the base model's weight by "
+            "rule, not by a sum: they are listed without a size."
+        )
     if last.lora.unsupported:
         caveats.append(
-            f"{len(last.lora.unsupported)} entries of {last.file} are not plain LoRA factors and "
-            f"were passed over, {last.lora.unsupported[0]} for one."
+            f"{len(last.lora.unsupported)} entries of {last.file} could not be read and were "
+            f"passed over, {last.lora.unsupported[0]} for one."
+        )
+    if last.max_norm and settings(last.lora.metadata).max_norm is None:
+        caveats.append("The cap on the norms was not written down; it was found from the norms.")
+    if against is not None:
+        caveats.append(
+            "New directions (intruders) were counted in the modules that changed most; that they "
+            "matter was shown for language models only."
         )
     return tuple(caveats)
 
 
 WEIGHTS = Tool(
-    name="weights", asks="Are the LoRA's weights sound?", reads=("lora",), measure=weights
+    name="weights",
+    asks="Are the LoRA's weights sound, and how did they grow?",
+    reads=("lora",),
+    may_read=("base",),
+    measure=weights,
+    version=2,
 )
