@@ -17,7 +17,7 @@ import click
 
 from lorascope import __version__
 from lorascope.errors import BadInputError, LorascopeError, StorageError
-from lorascope.records import Outcome, Tool
+from lorascope.records import SCHEMA, Outcome, Tool
 
 EXIT = {Outcome.PASS: 0, Outcome.WARN: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
 BAD_INPUT = 2
@@ -26,9 +26,16 @@ STOPPED = 130  # as shells report Ctrl-C
 TOOL_NAMES = ("loss", "grid", "heatmap", "tags", "vae", "weights")
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {"loss": {"strata": 8, "draws": 1}, "tags": {}, "vae": {}, "weights": {}},
-    "standard": {"loss": {}, "grid": {}, "heatmap": {}, "tags": {}, "vae": {}, "weights": {}},
+    "standard": {
+        "loss": {"strata": 10, "draws": 2},
+        "grid": {},
+        "heatmap": {},
+        "tags": {},
+        "vae": {},
+        "weights": {},
+    },
     "thorough": {
-        "loss": {"strata": 20, "draws": 4},
+        "loss": {"strata": 20, "draws": 4, "train_images": 0},
         "grid": {"seeds": "1,2,3"},
         "heatmap": {},
         "tags": {},
@@ -36,6 +43,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "weights": {},
     },
 }
+
+LOOKS_AT_FILES = ("weights",)  # tools that take LoRA files in place of a run
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 A_RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -66,7 +75,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LorascopeError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {_safe(str(error))}", err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
             again = " ".join(["lorascope", *sys.argv[1:]])
@@ -109,19 +118,41 @@ def command_for(tool: Tool) -> click.Command:
             [f"--{name.replace('_', '-')}"],
             default=default,
             type=type(default),
+            is_flag=isinstance(default, bool),
             help=helps.get(name, ""),
             show_default=default != "",
         )
         for name, default in defaults(tool).items()
     ]
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for machines.")
-    path = click.Argument(["run"], type=click.Path(path_type=Path))
+    files = tool.name in LOOKS_AT_FILES
+    path = click.Argument(
+        ["runs"],
+        type=click.Path(path_type=Path),
+        nargs=-1,
+        required=True,
+        metavar="RUN|FILE.safetensors..." if files else "RUN",
+    )
+    presets = _preset_option(tool.name)
 
-    def call(run: Path, as_json: bool, **params: Any) -> None:
+    @click.pass_context
+    def call(ctx: click.Context, /, runs: tuple[Path, ...], as_json: bool, **params: Any) -> None:
         from lorascope import report
         from lorascope.run import Run
 
-        opened = Run(run)
+        if files and all(one.suffix.lower() == ".safetensors" for one in runs):
+            click.echo(_of_files(tool, runs, as_json=as_json))
+            return
+        if len(runs) > 1:
+            what = "one run, or LoRA files alone" if files else "one run"
+            raise click.UsageError(f"lorascope {tool.name} takes {what}.")
+        opened = Run(runs[0])
+        if (preset := params.pop("preset", None)) is not None:
+            params |= {
+                name: value
+                for name, value in PRESETS[preset][tool.name].items()
+                if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+            }
         if "prompts" in params:
             params["prompts"] = _prompts_text(params["prompts"])
         evidence = opened.measure(tool, **params)
@@ -132,7 +163,34 @@ def command_for(tool: Tool) -> click.Command:
         click.echo(f"Stored in {opened.evidence_file(evidence, 'json')}")
 
     about = f"{tool.asks} {ABOUT[tool.name]}"
-    return click.Command(tool.name, help=about, callback=call, params=[path, *options, as_json])
+    params = [path, *options, *presets, as_json]
+    return click.Command(tool.name, help=about, callback=call, params=params)
+
+
+def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
+    """Have a tool look at files that belong to no run; nothing is stored."""
+    from lorascope import report
+    from lorascope.records import Evidence
+    from lorascope.run import digest
+
+    module = importlib.import_module(f"lorascope.tools.{tool.name}")
+    measured = module.look_at_files(paths)
+    inputs = {str(path): digest(path) for path in paths}
+    evidence = Evidence(
+        tool=tool.name, version=tool.version, params={}, inputs=inputs, measured=measured
+    )
+    if as_json:
+        return json.dumps(report.evidence_as_dict(evidence), indent=2)
+    return _safe(report.evidence_as_text(evidence))
+
+
+def _preset_option(tool: str) -> list[click.Parameter]:
+    """Make ``--preset`` for a tool of which some preset asks other options than its own."""
+    if not any(chosen.get(tool) for chosen in PRESETS.values()):
+        return []
+    names = [name for name, chosen in PRESETS.items() if tool in chosen]
+    about = "Sets the other options; one that you give yourself counts first."
+    return [click.Option(["--preset"], type=click.Choice(names), default=None, help=about)]
 
 
 def option_helps(tool: Tool) -> Mapping[str, str]:
@@ -258,6 +316,133 @@ def pick(run: Path, epoch: int, to: Path) -> None:
 
 
 @cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run directory.")
+@click.option("--name", default="", help="Which training, where the folder holds several.")
+@click.option("--base", default="", help="The base model: name, folder or file.")
+@click.option("--copy", is_flag=True, help="Copy the files instead of linking them.")
+@AS_JSON
+def ingest(folder: Path, out: Path, name: str, base: str, copy: bool, as_json: bool) -> None:
+    """Make a run of what kohya_ss, OneTrainer, ai-toolkit or diffusers left behind.
+
+    FOLDER is only read. Give the same command again to take over what is new since.
+    """
+    from lorascope.ingest import ingest as take_over
+
+    done = take_over(folder, out, name=name, base=base, copy=copy, say=_remark)
+    if as_json:
+        click.echo(json.dumps(_ingested_as_dict(done), indent=2))
+        return
+    by = f" ({done.trainer})" if done.trainer else ""
+    click.echo(_safe(f"{done.name}{by} -> {done.run.path}"))
+    for found in done.found:
+        click.echo(_safe(f"  {found.role:<9}{found.count:>5}  {found.text}"))
+    for missing in done.missing:
+        click.echo(_safe(f"  {missing.role:<9}    -  {missing.why}"))
+    changed = f", {done.changed} changed" if done.changed else ""
+    news = f"{done.new} new {'file' if done.new == 1 else 'files'}{changed}"
+    click.echo(f"Taken over: {news}." if done.new or done.changed else "Nothing new since.")
+    if done.missing:
+        click.echo("To add what is missing:")
+        for missing in done.missing:
+            click.echo(_safe(f"  {missing.command}"))
+    click.echo(_safe(f"Next: {done.next}"))
+
+
+@cli.group(invoke_without_command=False)
+def add() -> None:
+    """Add checkpoints, logs, images, samples or the base model to a run.
+
+    A run is made where there is none: lorascope add lora NEWRUN FILE.safetensors
+    """
+
+
+COPY = click.option("--copy", is_flag=True, help="Copy the files instead of linking them.")
+FILES = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+A_PATH = click.argument("path", type=click.Path(path_type=Path))
+
+
+@add.command("lora")
+@A_RUN
+@FILES
+@COPY
+@AS_JSON
+def add_lora(run: Path, paths: tuple[Path, ...], copy: bool, as_json: bool) -> None:
+    """Add checkpoints: .safetensors files, or a folder of them."""
+    from lorascope.ingest import add_lora as call
+
+    _added(call(run, paths, copy=copy, say=_remark), as_json)
+
+
+@add.command("logs")
+@A_RUN
+@A_PATH
+@AS_JSON
+def add_logs(run: Path, path: Path, as_json: bool) -> None:
+    """Add TensorBoard event files: one, or all below a folder."""
+    from lorascope.ingest import add_logs as call
+
+    _added(call(run, path, say=_remark), as_json)
+
+
+@add.command("samples")
+@A_RUN
+@A_PATH
+@COPY
+@AS_JSON
+def add_samples(run: Path, path: Path, copy: bool, as_json: bool) -> None:
+    """Add sample pictures that were drawn while training."""
+    from lorascope.ingest import add_samples as call
+
+    _added(call(run, path, copy=copy, say=_remark), as_json)
+
+
+@add.command("dataset")
+@A_RUN
+@A_PATH
+@click.option(
+    "--as",
+    "split",
+    type=click.Choice(["train", "held-out", "composition"]),
+    default="train",
+    show_default=True,
+    help="Trained on; never trained on; or of a background or outfit never trained on.",
+)
+@click.option("--trigger", default="", help="The activation tag.")
+@click.option("--class-word", default="", help="The plain noun for the subject.")
+@click.option(
+    "--resolution", type=click.IntRange(64, 4096), default=None, help="px, what training aimed at."
+)
+@AS_JSON
+def add_dataset(
+    run: Path,
+    path: Path,
+    split: Any,
+    trigger: str,
+    class_word: str,
+    resolution: int | None,
+    as_json: bool,
+) -> None:
+    """Add a folder of images: trained on, or held out."""
+    from lorascope.ingest import add_dataset as call
+
+    about = {"trigger": trigger, "class_word": class_word}
+    opened, _ = call(run, path, split=split, resolution=resolution or 0, say=_remark, **about)
+    _added(opened, as_json)
+
+
+@add.command("base")
+@A_RUN
+@click.argument("name")
+@AS_JSON
+def add_base(run: Path, name: str, as_json: bool) -> None:
+    """Say on which base model the LoRA was trained: name, folder or file."""
+    from lorascope.ingest import add_base as call
+
+    _added(call(run, name, say=_remark), as_json)
+
+
+@cli.command()
 @AS_JSON
 def rules(as_json: bool) -> None:
     """List every finding the program can make."""
@@ -317,6 +502,49 @@ def doctor(as_json: bool) -> None:
         return
     for name, value in found.items():
         click.echo(f"{name:<24}{value}")
+
+
+def _ingested_as_dict(done: Any) -> dict[str, Any]:
+    """Write what became of a folder for machines."""
+    return {
+        "schema": SCHEMA,
+        "run": str(done.run.path),
+        "name": done.name,
+        "trainer": done.trainer,
+        "base": done.run.base,
+        "found": [{"role": f.role, "count": f.count, "text": f.text} for f in done.found],
+        "missing": [{"role": m.role, "why": m.why, "command": m.command} for m in done.missing],
+        "notes": list(done.notes),
+        "new": done.new,
+        "changed": done.changed,
+        "next": done.next,
+    }
+
+
+def _added(run: Any, as_json: bool) -> None:
+    """Say what a run has now, and what to do next."""
+    has = {role: run.has(role) for role in ("lora", "dataset", "base", "events", "drawn")}
+    command = "diagnose" if has["lora"] else "add lora"
+    following = f"lorascope {command} {run.shell}" + ("" if has["lora"] else " FILE")
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "run": str(run.path), "has": has,
+                               "next": following}, indent=2))  # fmt: skip
+        return
+    click.echo(_safe(f"Next: {following}"))
+
+
+def _remark(text: str) -> None:
+    """Say a line on stderr, clear of a running progress line."""
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""
+    click.echo(start + _safe(text), err=True)
+
+
+def _safe(text: str) -> str:
+    """Take out of a text what foreign file names could do to a terminal."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in plain
+    )
 
 
 def _prompts_text(prompts: str) -> str:

@@ -31,10 +31,16 @@ ROLES = {
     "log": "train/log.csv",  # a row per step
     "config": "train/config.toml",  # settings, used or recovered
     "state": "train/state",  # what a resumed training needs
-    "events": "train",  # holds events.out.tfevents.*
+    "board": "train",  # where our own trainer writes its events.out.tfevents.*
+    "events": "train/events",  # event files that another trainer left behind
     "samples": "samples",  # generated images
+    "drawn": "samples/trainer",  # drawn while training, with images.csv
+    "origin": "train/origin.csv",  # which files were taken from where
+    "losses": "losses",  # answers of single checkpoints, each named by its question
 }
 BUNDLE = "run.json"
+ADDED_AS = {"events": "logs", "log": "logs"}  # role -> what it is called on the command line
+ADDABLE = ("lora", "logs", "dataset", "samples", "base")
 
 
 class Run:
@@ -63,7 +69,15 @@ class Run:
         self.info = _read_info(self.path / BUNDLE)
 
     @classmethod
-    def create(cls, path: Path, *, base: str, base_digest: str, dataset: str = "") -> "Run":
+    def create(
+        cls,
+        path: Path,
+        *,
+        base: str,
+        base_digest: str,
+        dataset: str = "",
+        origin: Mapping[str, str] | None = None,
+    ) -> "Run":
         """Write a new run directory, or open one that asks for the same base model.
 
         Parameters
@@ -71,11 +85,14 @@ class Run:
         path : Path
             Where it goes; made where it is missing.
         base : str
-            The base model: ``miniature``, a hub name, a folder or a file.
+            The base model: ``miniature``, a hub name, a folder or a file; "" where it is not
+            known.
         base_digest : str
-            sha256 of the base model's bytes.
+            sha256 of the base model's bytes; "" where it is not known.
         dataset : str
             The folder of training images.
+        origin : mapping, optional
+            Where another trainer's files were taken from: ``folder``, ``trainer``, ``name``.
 
         Raises
         ------
@@ -85,8 +102,10 @@ class Run:
         if (path / BUNDLE).exists():
             found = cls(path)
             if found.info["base"]["digest"] != base_digest:
+                unknown = "(not known)"
                 raise BadInputError(
-                    f"{path} holds a run on the base model {found.base}, not on {base}.\n"
+                    f"{path} holds a run on the base model {found.base or unknown}, "
+                    f"not on {base or unknown}.\n"
                     "Fix: choose another folder with --out."
                 )
             return found
@@ -102,7 +121,9 @@ class Run:
             "base": {"name": base, "digest": base_digest},
             "dataset": dataset,
         }
-        storage.write_text(path / BUNDLE, json.dumps(info, indent=2) + "\n")
+        if origin is not None:
+            info["origin"] = dict(origin)
+        _write_info(path, info)
         return cls(path)
 
     @property
@@ -120,6 +141,26 @@ class Run:
         """The base model: a name, a folder or a file."""
         return str(self.info["base"]["name"])
 
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Where another trainer's files were taken from; empty for a training of our own."""
+        found = self.info.get("origin")
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    def set_base(self, base: str, base_digest: str) -> None:
+        """Write down on which base model the LoRA was trained, found out later.
+
+        Evidence measured on another base model stays, and is no longer current.
+
+        Raises
+        ------
+        StorageError
+            ``run.json`` cannot be written; it is as it was.
+        """
+        info = {**self.info, "base": {"name": base, "digest": base_digest}}
+        _write_info(self.path, info)
+        self.info = info
+
     def place(self, role: str) -> Path:
         """Where the file or folder of a role belongs, whether it is there or not."""
         if role == "base":
@@ -128,7 +169,7 @@ class Run:
 
     def has(self, role: str) -> bool:
         """Tell whether the run has what plays a role."""
-        return role == "base" or self.place(role).exists()
+        return bool(self.base) if role == "base" else self.place(role).exists()
 
     def input(self, role: str) -> Path:
         """Find the file or folder that plays a role.
@@ -140,11 +181,16 @@ class Run:
         """
         path = self.place(role)
         if not self.has(role):
-            raise MissingInputError(
-                f"{self.path} has no {role}: looked for {path}.\n"
-                f"Fix: lorascope train CONFIG.toml --out {self.path}"
-            )
+            where = f"looked for {path}" if role != "base" else "its base model is not known"
+            raise MissingInputError(f"{self.path} has no {role}: {where}.\n{self._fix(role)}")
         return path
+
+    def _fix(self, role: str) -> str:
+        """Say what adds a role; what only a training leaves behind has no other way."""
+        added = ADDED_AS.get(role, role)
+        if added in ADDABLE:
+            return f"Fix: lorascope add {added} {self.shell} PATH"
+        return f"Fix: lorascope train CONFIG.toml --out {self.shell}"
 
     def measure(self, tool: Tool, **params: Scalar) -> Evidence:
         """Ask a tool its question; the same question is answered from disk.
@@ -302,6 +348,10 @@ def _bytes_digest(path: Path, _size: int, _mtime_ns: int) -> str:
     """Hash a file once for each state that it was seen in."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _write_info(path: Path, info: Mapping[str, Any]) -> None:
+    storage.write_text(path / BUNDLE, json.dumps(info, indent=2) + "\n")
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lorascope.cli import ABOUT, PRESETS, TOOL_NAMES, cli, option_helps
+from lorascope.records import Evidence
 from lorascope.rules import RULES
 from lorascope.run import defaults
 from lorascope.tools import TOOLS
@@ -17,6 +18,7 @@ from tests.conftest import measure_all
 ROOT = Path(__file__).parents[1]
 VIEWS = ROOT / "dashboards" / "views"
 COMMANDS = sorted({*cli.commands, *TOOL_NAMES})
+ADDABLE = sorted(cli.commands["add"].commands)
 
 each_tool = pytest.mark.parametrize("tool", TOOLS, ids=lambda t: t.name)
 
@@ -63,6 +65,54 @@ def test_every_command_has_help(name):
     shown = run_cli(name, "--help")
     assert shown.exit_code == 0, shown.output
     assert len(shown.output.splitlines()) > 3
+
+
+@pytest.mark.parametrize("name", ADDABLE)
+def test_everything_that_can_be_added_has_help_and_json(name):
+    shown = run_cli("add", name, "--help")
+    assert shown.exit_code == 0, shown.output
+    assert "--json" in shown.output
+
+
+def test_what_a_run_says_can_be_added_can_be():
+    from lorascope.run import ADDABLE as SAID
+
+    assert sorted(SAID) == ADDABLE
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "thorough"])
+@pytest.mark.parametrize("given", [(), ("--draws", "3")])
+def test_a_preset_sets_the_options_that_were_not_given(preset, given, tiny_run, monkeypatch):
+    from lorascope.records import Measured
+    from lorascope.run import Run
+
+    asked = {}
+
+    def note(_run, tool, **params):
+        asked.update(params)
+        return Evidence(
+            tool=tool.name, version=1, params=params, inputs={}, measured=Measured(numbers=())
+        )
+
+    monkeypatch.setattr(Run, "measure", note)
+    assert run_cli("loss", tiny_run.path, "--preset", preset, *given).exit_code == 0
+    strata, draws = {"quick": (8, 1), "standard": (10, 2), "thorough": (20, 4)}[preset]
+    assert (asked["strata"], asked["draws"]) == (strata, 3 if given else draws)
+    assert "preset" not in asked
+
+
+def test_files_without_a_run_can_be_weighed(tiny_run):
+    files = sorted(tiny_run.place("lora").glob("*.safetensors"))[:2]
+    shown = run_cli("weights", *files, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["tool"] == "weights"
+    assert not (tiny_run.path / "evidence").exists()
+    mixed = run_cli("weights", tiny_run.path, *files)
+    assert mixed.exit_code == 2
+    assert "LoRA files alone" in mixed.output
+    torn = tiny_run.path / "torn.safetensors"
+    torn.write_bytes(b"x")
+    assert run_cli("weights", torn).exit_code == 2
 
 
 @pytest.mark.parametrize("name", [*TOOL_NAMES, "diagnose"])

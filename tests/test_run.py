@@ -139,3 +139,36 @@ def test_a_folders_digest_knows_names_and_bytes_but_not_partial_files(tmp_path):
 def test_a_number_nobody_could_use_is_refused(value):
     with pytest.raises(RecordError, match="leave out"):
         Measurement(name="loss", value=value, unit="1", n=1)
+
+
+def test_a_run_on_an_unknown_base_model_has_none_until_it_is_told(tmp_path):
+    run = Run.create(tmp_path / "fern", base="", base_digest="", origin={"folder": "/there"})
+    assert not run.has("base")
+    with pytest.raises(MissingInputError, match=r"lorascope add base .*fern PATH"):
+        run.input("base")
+    run.set_base("miniature", "1" * 64)
+    again = Run(run.path)
+    assert again.has("base")
+    assert (again.base, again.origin["folder"]) == ("miniature", "/there")
+
+
+def test_evidence_from_before_the_base_model_was_known_is_not_current(tmp_path, tiny_run):
+    needs = dataclasses.replace(ASKS, reads=("lora", "base"))
+    tiny_run.set_base("miniature", "1" * 64)
+    tiny_run.measure(needs)
+    assert len(tiny_run.current(needs)) == 1
+    tiny_run.set_base("other", "2" * 64)
+    assert tiny_run.current(needs) == []
+    tiny_run.set_base("", "")
+    assert tiny_run.current(needs) == []
+
+
+@pytest.mark.parametrize(("role", "command"), [("events", "logs"), ("dataset", "dataset")])
+def test_a_missing_role_is_told_with_the_command_that_adds_it(empty_run, role, command):
+    with pytest.raises(MissingInputError, match=f"Fix: lorascope add {command} "):
+        empty_run.input(role)
+
+
+def test_a_run_from_before_runs_had_an_origin_opens(empty_run):
+    assert empty_run.origin == {}
+    assert empty_run.has("base")

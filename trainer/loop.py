@@ -342,14 +342,14 @@ def _begin(job: Job) -> None:
     """Write what a new training writes once, and clear away what an aborted one left."""
     write_config(job.run.place("config"), job.config)
     write_dataset(job.run.place("dataset"), job.dataset)
-    for stale in job.run.place("events").glob("events.out.tfevents.*"):
+    for stale in job.run.place("board").glob("events.out.tfevents.*"):
         stale.unlink()
 
 
 def _board(run: Run, done: Done) -> SummaryWriter:
     """Open TensorBoard's file; on going on, what came after the saved step is to be ignored."""
     purge = done.step + 1 if done.step else None
-    return SummaryWriter(str(run.place("events")), purge_step=purge)
+    return SummaryWriter(str(run.place("board")), purge_step=purge)
 
 
 def _show(board: SummaryWriter, step: int, loss: float, lrs: dict[str, float]) -> None:
@@ -362,7 +362,7 @@ def _show(board: SummaryWriter, step: int, loss: float, lrs: dict[str, float]) -
 def _save(job: Job, done: Done, epoch: int, step: int) -> None:
     """Write a checkpoint, then what going on after it needs, then count it as done."""
     modules = job.network.modules()
-    if not all(finite(m.down) and finite(m.up) for m in modules):
+    if not all(finite(part) for m in modules for part in (m.down, m.up) if part is not None):
         raise _not_a_number(job, done, f"the end of epoch {epoch}")
     steps = job.epoch_steps
     about = metadata(job.config, job.dataset, job.base, epoch=epoch, step=step, epoch_steps=steps)

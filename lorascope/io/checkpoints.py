@@ -1,16 +1,18 @@
 """The saved states of one training: which file is which epoch and step, and which can be opened."""
 
-import contextlib
-import re
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from lorascope.errors import BadInputError, LorascopeError, MissingInputError
-from lorascope.io.lora_file import read_metadata
+from lorascope.errors import BadInputError, MissingInputError
+from lorascope.io.layouts import DIFFUSERS_FILES, NamedState, named_state, trainer_of
+from lorascope.io.lora_facts import DAMAGED, LORA, UNKNOWN, Facts, facts_of
 
-NUMBERED = re.compile(r"^(?P<name>.+?)-(?P<epoch>\d{4,})$")
-STEPPED = re.compile(r"^(?P<name>.+?)-step(?P<step>\d+)$")
+ENDING = ".safetensors"
+NO_NAMES: Mapping[Path, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,38 +20,79 @@ class Checkpoint:
     """One saved state of a training."""
 
     path: Path
-    epoch: int
+    epoch: int  # its key: no other state of the training has it
     step: int  # 0 where the file does not say
 
 
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """List the saved states of a training, first to last.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingGroup:
+    """The saved states of one training, found among those of others."""
 
-    The epoch and the step come from the metadata (``ss_epoch``, ``ss_steps``), else from the name:
-    ``NAME-000004.safetensors`` is epoch 4, ``NAME.safetensors`` is the last. A state saved twice,
-    as the last epoch often is, counts once. A damaged file is listed by its name.
+    name: str
+    checkpoints: tuple[Checkpoint, ...]  # first to last
+    rank: int  # 0: not known
+    base: str  # what its files say of the base model; may be empty
+    trainer: str  # may be empty
+    sessions: tuple[str, ...]  # starts of the trainer, first to last
+    times: tuple[tuple[float, float], ...]  # beginning and end of each, s since 1970, where known
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One file, with what its metadata and its name say."""
+
+    path: Path
+    facts: Facts
+    named: NamedState
+    name: str
+
+    @property
+    def epoch(self) -> int | None:
+        return self.named.epoch if self.facts.epoch is None else self.facts.epoch
+
+    @property
+    def step(self) -> int:
+        """The metadata's; ai-toolkit counts one more there than in the names of all its files."""
+        if "training_info" in self.facts.keys and self.named.step:
+            return self.named.step
+        return self.facts.step or self.named.step
+
+    @property
+    def bare(self) -> bool:
+        """Whether the name has no number: so the last state is saved."""
+        return self.named.epoch is None and not self.named.by_step
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """List the saved states of a training, first to last, each with a key of its own.
+
+    The epoch is the one that the metadata states (``ss_epoch``), else the name
+    (``NAME-000004.safetensors``); ``NAME.safetensors`` without either is the last. A training
+    saved by steps alone is numbered 1 to n in the order of its steps, and so is one in which two
+    states claim the same epoch: several saves of one epoch must not hide each other.
+
+    A state saved twice, as the last epoch often is, counts once. A damaged file is listed by its
+    name. Hidden files and what is no LoRA (a base model, a VAE, an embedding, an optimizer's
+    state) are left out; so are states to resume from, which lie in folders of their own.
 
     Parameters
     ----------
     folder : Path
-        A folder of .safetensors files, or one such file.
+        A folder of .safetensors files or of ``checkpoint-N`` folders; or one such file.
 
     Raises
     ------
     MissingInputError
         There is no such folder or file.
+    BadInputError
+        The folder may not be read.
     """
     folder = Path(folder)
     if not folder.exists():
         raise MissingInputError(f"{folder} does not exist.\nFix: name a folder of LoRA files.")
-    found = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
-    placed = {path: _place(path) for path in found if path.name[0] != "."}
-    last = max((epoch for epoch, _ in placed.values() if epoch is not None), default=0)
-    checkpoints = [
-        Checkpoint(path, last + 1 if epoch is None else epoch, step)
-        for path, (epoch, step) in placed.items()
-    ]
-    return sorted(_once(checkpoints), key=lambda c: (c.epoch, c.step, c.path.name))
+    found = [folder] if folder.is_file() else _files(folder)
+    states = [_state(path, NO_NAMES) for path in found]
+    return _numbered([s for s in states if s.facts.kind in (LORA, UNKNOWN, DAMAGED)])
 
 
 def readable_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Checkpoint, str]]:
@@ -74,12 +117,7 @@ def readable_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Checkpoin
         raise MissingInputError(
             f"{folder} has no checkpoint (.safetensors).\nFix: lorascope train CONFIG.toml"
         )
-    broken: dict[Checkpoint, str] = {}
-    for checkpoint in saved:
-        try:
-            read_metadata(checkpoint.path)
-        except LorascopeError as error:
-            broken[checkpoint] = str(error).splitlines()[0]
+    broken = {c: why for c in saved if (why := facts_of(c.path).damage)}
     return [c for c in saved if c not in broken], broken
 
 
@@ -100,31 +138,172 @@ def usable_checkpoints(folder: Path) -> tuple[list[Checkpoint], tuple[str, ...]]
     return sound, tuple(f"Epoch {c.epoch} was left out: {why}" for c, why in broken.items())
 
 
-def _place(path: Path) -> tuple[int | None, int]:
-    """Find out epoch (None: the last) and step (0: unknown) of one file."""
-    metadata: dict[str, str] = {}
-    with contextlib.suppress(LorascopeError):
-        metadata = read_metadata(path)
-    epoch, step = _number(metadata.get("ss_epoch")), _number(metadata.get("ss_steps")) or 0
-    if found := STEPPED.match(path.stem):
-        step = step or int(found["step"])
-    if epoch is None and (found := NUMBERED.match(path.stem)):
-        epoch = int(found["epoch"])
-    return epoch, step
+def group_runs(
+    files: Iterable[Path], *, names: Mapping[Path, str] = NO_NAMES
+) -> tuple[TrainingGroup, ...]:
+    """Tell apart the trainings whose files lie together.
+
+    Files belong together when they have the same name (``ss_output_name``, else the file's name
+    without its number), rank and base model. Of one name, a later start of the trainer goes on
+    with the same training when its epochs come after those before it, as a resumed one's do;
+    when they overlap it is another training, whose files lie there from an earlier try.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        LoRA files; what cannot be read is passed over.
+    names : mapping, optional
+        The training's name where neither the file nor its name tells.
+
+    Returns
+    -------
+    tuple of TrainingGroup
+        By name, then by time. Where several have one name they are called ``NAME#1``, ``NAME#2``.
+    """
+    alike: dict[tuple[object, ...], list[_State]] = {}
+    for path in files:
+        state = _state(path, names)
+        if state.facts.kind != DAMAGED:
+            facts = state.facts
+            key = (state.name, facts.rank, facts.base.lower(), facts.version)
+            alike.setdefault(key, []).append(state)
+    trainings = [one for states in alike.values() for one in _trainings(states)]
+    trainings.sort(key=lambda states: (states[0].name, _began(states), str(states[0].path)))
+    groups = []
+    for name, same in itertools.groupby(trainings, key=lambda states: states[0].name):
+        of_name = list(same)
+        for number, states in enumerate(of_name, start=1):
+            groups.append(_group(f"{name}#{number}" if len(of_name) > 1 else name, states))
+    return tuple(groups)
 
 
-def _once(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Drop ``NAME.safetensors`` where ``NAME-000010.safetensors`` is the same state."""
-    numbered = {
-        (found["name"], c.epoch, c.step)
-        for c in checkpoints
-        if (found := NUMBERED.match(c.path.stem))
-    }
-    return [c for c in checkpoints if (c.path.stem, c.epoch, c.step) not in numbered]
-
-
-def _number(text: str | None) -> int | None:
+def _files(folder: Path) -> list[Path]:
+    """List a folder's .safetensors files, and those in its ``checkpoint-N`` folders."""
     try:
-        return int(text) if text is not None else None
-    except ValueError:
-        return None
+        inside = sorted(folder.iterdir())
+        within = [p for sub in inside if sub.name.startswith("checkpoint-") and sub.is_dir()
+                  for p in sorted(sub.iterdir()) if p.stem in DIFFUSERS_FILES]  # fmt: skip
+    except OSError as error:
+        raise BadInputError(
+            f"{folder} cannot be read: {error.strerror}.\nFix: chmod u+rx '{folder}'"
+        ) from error
+    return [
+        path
+        for path in [*inside, *within]
+        if path.suffix.lower() == ENDING and path.name[0] != "." and not path.is_dir()
+    ]
+
+
+def _state(path: Path, names: Mapping[Path, str]) -> _State:
+    facts, named = facts_of(path), named_state(path)
+    return _State(path, facts, named, facts.name or names.get(path) or named.name)
+
+
+def _numbered(states: Sequence[_State]) -> list[Checkpoint]:
+    """Give every state a key of its own; see `list_checkpoints` for the rule."""
+    ordered = _ordered(_once(states))
+    stated = [state.epoch for state in ordered]
+    last = max((epoch for epoch in stated if epoch is not None), default=0)
+    keys = [last + 1 if epoch is None else epoch for epoch in stated]
+    stepped = [s.named.by_step for s in ordered]
+    steps_alone = any(stepped) and all(s.named.by_step or s.bare for s in ordered)
+    if steps_alone or len(set(keys)) < len(keys) or any(key < 1 for key in keys):
+        keys = list(range(1, len(keys) + 1))
+    return [Checkpoint(s.path, key, s.step) for s, key in zip(ordered, keys, strict=True)]
+
+
+def _ordered(states: Sequence[_State]) -> list[_State]:
+    """Sort states by epoch and step; by step alone where some do not state their epoch.
+
+    The epoch leads where it can, because a resumed training counts its steps from 0 again.
+    """
+    if all(s.epoch is not None or (s.bare and not s.step) for s in states):
+        return sorted(states, key=lambda s: (_or_last(s.epoch), s.step, s.path.name))
+    return sorted(states, key=lambda s: (s.step or math.inf, _or_last(s.epoch), s.path.name))
+
+
+def _or_last(epoch: int | None) -> float:
+    return math.inf if epoch is None else epoch
+
+
+def _once(states: Sequence[_State]) -> list[_State]:
+    """Keep one file of a state that was saved twice: the one that is named by its epoch."""
+    kept: dict[object, _State] = {}
+    for state in sorted(states, key=lambda s: (s.named.epoch is None, s.bare, str(s.path))):
+        same = (state.facts.session, state.name, state.epoch, state.step)
+        told = state.facts.kind != DAMAGED and (state.step or state.facts.epoch is not None)
+        kept.setdefault(same if told else state.path, state)
+    return list(kept.values())
+
+
+def _trainings(states: Sequence[_State]) -> list[list[_State]]:
+    """Split states of one name into trainings, by the starts of their trainer."""
+    starts: dict[str, list[_State]] = {}
+    for state in states:
+        starts.setdefault(state.facts.session, []).append(state)
+    parts = [part for start in starts.values() for part in _restarts(start)]
+    found: list[list[_State]] = []
+    for part in sorted(parts, key=_began):
+        if found and _goes_on(found[-1], part):
+            found[-1] += part
+        else:
+            found.append(list(part))
+    return found
+
+
+def _restarts(states: Sequence[_State]) -> list[list[_State]]:
+    """Cut where the steps begin anew, among files whose names begin with their time."""
+    if not all(state.named.trainer == "OneTrainer" or state.bare for state in states):
+        return [list(states)]
+    dated = sorted(states, key=lambda s: (s.bare, s.path.name))
+    parts: list[list[_State]] = [[]]
+    for state in dated:
+        if parts[-1] and state.step and state.step <= parts[-1][-1].step:
+            parts.append([])
+        parts[-1].append(state)
+    return parts
+
+
+def _goes_on(before: Sequence[_State], after: Sequence[_State]) -> bool:
+    """Tell whether a later start of the trainer went on where an earlier one ended."""
+    epochs = [[s.epoch for s in part if s.epoch is not None] for part in (before, after)]
+    if all(epochs):
+        one, other = max(epochs[0]), min(epochs[1])
+        midst = all(s.named.by_step or s.bare for s in [*before, *after])
+        return other > one or (midst and other == one)
+    steps = [[s.step for s in part if s.step] for part in (before, after)]
+    return all(steps) and min(steps[1]) > max(steps[0])
+
+
+def _began(states: Sequence[_State]) -> float:
+    """Give the time when a training began; where no file says, when the first was written."""
+    told = [s.facts.started for s in states if s.facts.started]
+    return min(told) if told else min((_written(s.path) for s in states), default=0.0)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _group(name: str, states: Sequence[_State]) -> TrainingGroup:
+    by_start: dict[str, list[Facts]] = {}
+    for state in sorted(states, key=lambda s: s.facts.started):
+        by_start.setdefault(state.facts.session, []).append(state.facts)
+    times = [
+        (facts[0].started, max(f.finished for f in facts))
+        for facts in by_start.values()
+        if facts[0].started
+    ]
+    first = states[0].facts
+    return TrainingGroup(
+        name=name,
+        checkpoints=tuple(_numbered(states)),
+        rank=first.rank,
+        base=first.base or first.version,
+        trainer=trainer_of([s.named.trainer for s in states], first.keys),
+        sessions=tuple(session for session in by_start if session),
+        times=tuple(times),
+    )

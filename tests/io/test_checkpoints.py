@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lorascope.errors import MissingInputError
-from lorascope.io.checkpoints import list_checkpoints
+from lorascope.io.checkpoints import group_runs, list_checkpoints, usable_checkpoints
 from lorascope.io.lora_file import LoraModule, write_lora
+from tests.foreign_folders import STARTED, kohya_metadata, kohya_tensors, peft_tensors, save
 
 KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -54,3 +55,122 @@ def test_an_empty_folder_has_none_and_a_missing_one_is_refused(tmp_path):
     assert list_checkpoints(tmp_path) == []
     with pytest.raises(MissingInputError):
         list_checkpoints(tmp_path / "none")
+
+
+def keys(folder):
+    return [(c.path.name, c.epoch, c.step) for c in list_checkpoints(folder)]
+
+
+def saved(folder, stem, epoch, **changed):
+    about = kohya_metadata(epoch, **changed)
+    return save(folder / f"{stem}.safetensors", kohya_tensors(epoch), about)
+
+
+def test_a_run_saved_by_steps_is_numbered_in_order_of_step(tmp_path):
+    for step in (30, 10, 20, 40):
+        saved(tmp_path, f"fern-step{step:08}", 1 + step // 25, ss_steps=step)
+    saved(tmp_path, "fern", 2, ss_steps=50)
+    assert [(epoch, step) for _, epoch, step in keys(tmp_path)] == [
+        (1, 10), (2, 20), (3, 30), (4, 40), (5, 50)]  # fmt: skip
+    only = tmp_path / "fern-step00000030.safetensors"
+    assert [(c.epoch, c.step) for c in list_checkpoints(only)] == [(1, 30)]
+
+
+def test_steps_are_numbered_without_metadata_and_the_nameless_last_is_last(tmp_path):
+    for stem in ("ivy_000000500", "ivy_000001000", "ivy", "ivy_000000250"):
+        save(tmp_path / f"{stem}.safetensors", kohya_tensors(1), {})
+    assert keys(tmp_path)[-1] == ("ivy.safetensors", 4, 0)
+    assert [step for _, _, step in keys(tmp_path)] == [250, 500, 1000, 0]
+
+
+def test_epochs_stay_epochs_beside_saves_by_step_while_none_is_claimed_twice(tmp_path):
+    saved(tmp_path, "fern-000002", 2)
+    saved(tmp_path, "fern-000004", 4)
+    saved(tmp_path, "fern-step00000050", 3, ss_steps=50)
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [2, 3, 4]
+    saved(tmp_path, "fern-step00000055", 3, ss_steps=55)
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_step_that_is_also_the_end_of_an_epoch_counts_once(tmp_path):
+    saved(tmp_path, "fern-000002", 2)
+    saved(tmp_path, "fern-step00000040", 2)
+    assert keys(tmp_path) == [("fern-000002.safetensors", 2, 40)]
+
+
+def test_every_state_has_a_key_of_its_own(tmp_path):
+    for stem in ("a", "b", "c"):
+        save(tmp_path / f"{stem}.safetensors", kohya_tensors(1), {})
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3]
+
+
+def test_the_names_of_other_trainers_tell_epoch_and_step(tmp_path):
+    for epoch in (1, 2):
+        stem = f"2024-05-01_12-00-00-save-{20 * epoch}-{epoch}-0"
+        save(tmp_path / "one" / f"{stem}.safetensors", kohya_tensors(epoch), {})
+        place = tmp_path / "oak" / f"checkpoint-{500 * epoch}"
+        save(place / "pytorch_lora_weights.safetensors", peft_tensors(epoch), {})
+    assert [(epoch, step) for _, epoch, step in keys(tmp_path / "one")] == [(1, 20), (2, 40)]
+    assert [(epoch, step) for _, epoch, step in keys(tmp_path / "oak")] == [(1, 500), (2, 1000)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "first_stage_model.encoder.conv_in.weight",
+        "emb_params",
+        "encoder.down.0.block.0.conv1.weight",
+        "down_blocks.0.resnets.0.conv1.weight",
+    ],
+)
+def test_what_is_no_lora_is_no_checkpoint(tmp_path, key):
+    save(tmp_path / "fern.SAFETENSORS", kohya_tensors(1), {})
+    save(tmp_path / "other.safetensors", {key: np.zeros((2, 2), np.float32)}, {})
+    assert [name for name, _, _ in keys(tmp_path)] == ["fern.SAFETENSORS"]
+
+
+def test_a_file_still_being_written_is_named_and_left_out(tmp_path):
+    saved(tmp_path, "fern-000001", 1)
+    whole = saved(tmp_path, "fern-000002", 2)
+    whole.write_bytes(whole.read_bytes()[:-10])
+    sound, told = usable_checkpoints(tmp_path)
+    assert [c.epoch for c in sound] == [1]
+    assert "cut short" in told[0]
+
+
+def groups(folder):
+    found = group_runs(sorted(folder.rglob("*.safetensors")))
+    return {group.name: [c.epoch for c in group.checkpoints] for group in found}
+
+
+def test_trainings_in_one_folder_are_told_apart_by_name_rank_and_base(tmp_path):
+    saved(tmp_path, "fern-000001", 1)
+    saved(tmp_path, "fern-000002", 2)
+    saved(tmp_path, "moss-000001", 1, ss_output_name="moss")
+    saved(tmp_path, "moss", 2, ss_output_name="moss")
+    saved(tmp_path, "fern8-000001", 1, ss_network_dim=8)
+    saved(tmp_path, "fernxl", 1, ss_base_model_version="sdxl_base_v1-0")
+    found = groups(tmp_path)
+    assert found["moss"] == [1, 2]
+    assert sorted(found) == ["fern#1", "fern#2", "fern#3", "moss"]
+
+
+def test_a_resumed_training_is_one_and_an_earlier_try_of_the_same_name_another(tmp_path):
+    later = {"ss_session_id": 2, "ss_training_started_at": STARTED + 9000}
+    saved(tmp_path, "fern-000001", 1)
+    saved(tmp_path, "fern-000002", 2)
+    saved(tmp_path, "fern-000003", 3, **later, ss_steps=20)
+    saved(tmp_path, "fern", 4, **later, ss_steps=40)
+    assert groups(tmp_path) == {"fern": [1, 2, 3, 4]}
+    (tmp_path / "fern-000003.safetensors").unlink()
+    saved(tmp_path, "fern-000001", 1, **later)
+    assert groups(tmp_path) == {"fern#1": [2], "fern#2": [1, 4]}
+
+
+def test_a_workspace_used_twice_holds_two_trainings(tmp_path):
+    for day, steps in (("01", (20, 40)), ("02", (20, 40, 60))):
+        for step in steps:
+            stem = f"2024-05-{day}_12-00-{step}-save-{step}-{step // 20}-0"
+            save(tmp_path / f"{stem}.safetensors", kohya_tensors(step), {})
+    assert sorted(map(len, groups(tmp_path).values())) == [2, 3]

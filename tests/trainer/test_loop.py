@@ -338,7 +338,7 @@ def test_a_full_disk_keeps_what_is_saved_and_the_same_call_goes_on(config, tmp_p
 
 def test_tensorboard_reads_the_curves(config, tmp_path):
     run = train(replace(config, text_lr=1e-3, epochs=2), tmp_path / "run")
-    board = EventAccumulator(str(run.place("events")))
+    board = EventAccumulator(str(run.place("board")))
     board.Reload()
     tags = ["loss/current", "loss/average", "lr/unet", "lr/textencoder"]
     assert sorted(board.Tags()["scalars"]) == sorted(tags)

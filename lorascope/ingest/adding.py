@@ -1,0 +1,214 @@
+"""`add`: one more piece for a run, from anywhere; a run is made where there is none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorascope.errors import BadInputError, LorascopeError, MissingInputError
+from lorascope.ingest.bases import checked_base
+from lorascope.ingest.carry import Carrier, Say, Taken, targets
+from lorascope.ingest.datasets import Guess, put_images, usual_resolution
+from lorascope.ingest.logs import Log, bring_logs, tags_of
+from lorascope.ingest.pictures import Sample, bring_samples, find_prompts
+from lorascope.io import train_settings
+from lorascope.io.checkpoints import Checkpoint, list_checkpoints
+from lorascope.io.dataset_file import Dataset, Split
+from lorascope.io.foreign_folder import PROMPT_FILES, event_files, survey
+from lorascope.io.images import ENDINGS as PICTURES
+from lorascope.io.layouts import named_sample, printable
+from lorascope.io.lora_facts import DAMAGED, LORA, facts_of
+from lorascope.io.lora_file import read_metadata
+from lorascope.run import BUNDLE, Run
+
+
+def open_or_create(path: Path) -> Run:
+    """Open a run, or make one whose base model is not known yet.
+
+    Raises
+    ------
+    BadInputError
+        The folder holds other things, or its ``run.json`` is damaged.
+    """
+    if (path / BUNDLE).is_file():
+        return Run(path)
+    return Run.create(path, base="", base_digest="", origin={"folder": "", "name": path.name})
+
+
+def add_lora(path: Path, files: Sequence[Path], *, copy: bool = False, say: Say) -> Run:
+    """Add checkpoints to a run: files, or folders of them.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        One is not there, is damaged, or is no LoRA; nothing was added.
+    """
+    found = [one for file in files for one in _loras(file)]
+    run = open_or_create(path)
+    with Carrier(run=run, say=say, copy=copy) as carrier:
+        pairs = targets(found, run.place("lora"), lambda file: f"{file.stem}.safetensors")
+        carrier.bring_all(pairs, label="adding checkpoints")
+    _say_counts(carrier, "checkpoint", say)
+    return run
+
+
+def add_logs(path: Path, source: Path, *, say: Say) -> Run:
+    """Add event files to a run: one, or all below a folder.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        It is not there, or holds no event file.
+    """
+    _there(source)
+    root = source if source.is_dir() else source.parent
+    found = event_files(source) if source.is_dir() else [source]
+    if not found or not all("tfevents" in one.name for one in found):
+        raise BadInputError(
+            f"{printable(source)} holds no event files (events.out.tfevents...).\n"
+            "Fix: name the logging folder of your trainer."
+        )
+    run = open_or_create(path)
+    with Carrier(run=run, say=say) as carrier:
+        bring_logs(carrier, [Log(path=one, root=root, inside=False) for one in found])
+    _say_counts(carrier, "event file", say)
+    tags, damage = tags_of(run.place("events"))
+    if damage:
+        say(printable(damage))
+    say(f"Tags: {', '.join(printable(tag) for tag in tags)}" if tags else "No scalar in them.")
+    return run
+
+
+def add_samples(path: Path, source: Path, *, copy: bool = False, say: Say) -> Run:
+    """Add sample pictures to a run; names as trainers give them tell epoch and prompt.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        It is not there, or holds no picture.
+    """
+    _there(source)
+    look = survey(source) if source.is_dir() else None
+    pictures = look.pictures if look else [source]
+    if not pictures or any(one.suffix.lower() not in PICTURES for one in pictures):
+        raise BadInputError(
+            f"{printable(source)} holds no pictures ({' '.join(e[1:] for e in PICTURES)}).\n"
+            "Fix: name the folder that your trainer draws its samples into."
+        )
+    lists = look.prompts if look else [source.with_name(name) for name in sorted(PROMPT_FILES)]
+    run = open_or_create(path)
+    with Carrier(run=run, say=say, copy=copy) as carrier:
+        samples = [Sample(path=one, named=named_sample(one)) for one in pictures]
+        rows = bring_samples(carrier, samples, _saved(run), find_prompts(lists))
+    placed = sum(row["epoch"] is not None for row in rows)
+    say(f"{len(rows)} samples in the run, {placed} of them at a known epoch.")
+    return run
+
+
+def add_dataset(
+    path: Path,
+    source: Path,
+    *,
+    split: Split = "train",
+    trigger: str = "",
+    class_word: str = "",
+    resolution: int = 0,
+    say: Say,
+) -> tuple[Run, Dataset]:
+    """Add a folder of images to a run's dataset; the first call makes it.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        There is no such folder, no image in it can be used, or all are on another side already.
+    """
+    _there(source)
+    if not source.is_dir():
+        raise BadInputError(
+            f"{printable(source)} is a file, not a folder.\n"
+            "Fix: name the folder that holds the images."
+        )
+    run = open_or_create(path)
+    known = train_settings.settings(_metadata(run))
+    stated = (resolution, resolution) if resolution else None
+    if stated is None and not run.has("dataset"):
+        stated = usual_resolution(known.base_version, known.resolution)
+    dataset, new = put_images(
+        run,
+        source,
+        split=split,
+        given=Guess(trigger=trigger, class_word=class_word),
+        told=Guess(trigger=known.trigger, source="the LoRA's metadata"),
+        resolution=stated,
+        say=say,
+    )
+    say(f"{new} new images as {split}; the dataset has {len(dataset.images)}.")
+    return run, dataset
+
+
+def add_base(path: Path, name: str, *, say: Say) -> Run:
+    """Write down on which base model the LoRA was trained.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        There is no such model, or the LoRA was made for another kind.
+    """
+    saved = _saved(Run(path)) if (path / BUNDLE).is_file() else []
+    found, digest = checked_base(name, saved[-1].path if saved else None, say)
+    run = open_or_create(path)
+    run.set_base(found, digest)
+    say(f"Base model: {found}")
+    return run
+
+
+def _loras(file: Path) -> list[Path]:
+    """List the LoRA files that one argument names, each of them sound."""
+    _there(file)
+    if file.is_dir():
+        return [checkpoint.path for checkpoint in _sound(file)]
+    facts = facts_of(file)
+    if facts.kind == DAMAGED:
+        raise BadInputError(f"{facts.damage}\nFix: copy or download the file again.")
+    if facts.kind != LORA:
+        what = facts.kind if facts.kind != "unknown" else "of an unknown kind"
+        raise BadInputError(f"{printable(file)} is no LoRA: it is {what}.\nFix: name a LoRA file.")
+    return [file]
+
+
+def _sound(folder: Path) -> list[Checkpoint]:
+    found = [c for c in list_checkpoints(folder) if facts_of(c.path).kind == LORA]
+    if not found:
+        raise BadInputError(
+            f"{printable(folder)} holds no LoRA (.safetensors).\nFix: name LoRA files."
+        )
+    return found
+
+
+def _there(path: Path) -> None:
+    try:
+        there = path.exists()
+    except OSError:
+        there = False
+    if not there:
+        raise MissingInputError(f"{printable(path)} does not exist.\nFix: check the path.")
+
+
+def _saved(run: Run) -> list[Checkpoint]:
+    return list_checkpoints(run.place("lora")) if run.has("lora") else []
+
+
+def _metadata(run: Run) -> dict[str, str]:
+    for checkpoint in reversed(_saved(run)):
+        try:
+            return read_metadata(checkpoint.path)
+        except LorascopeError:
+            continue
+    return {}
+
+
+def _say_counts(carrier: Carrier, noun: str, say: Say) -> None:
+    new, changed = carrier.counts[Taken.NEW], carrier.counts[Taken.CHANGED]
+    same = carrier.counts[Taken.SAME]
+    parts = [f"{new} new"]
+    parts += [f"{changed} changed"] if changed else []
+    parts += [f"{same} there already"] if same else []
+    say(f"{noun.capitalize()}s: {', '.join(parts)}.")
