@@ -9,7 +9,8 @@ import streamlit as st
 
 from lorascope.records import EpochFit, Fit, Row, Scalar, Table
 
-BLUE, ORANGE, GREY = "#3b8ad0", "#e0790b", "#8b93a0"  # readable on white and on near-black
+# Readable on white and on near-black; the last only where three are not enough.
+BLUE, ORANGE, GREY, GREEN = "#3b8ad0", "#e0790b", "#8b93a0", "#2f9e83"
 SHAPES = {Fit.UNDERFIT: "▽", Fit.GOOD: "●", Fit.OVERFIT: "△", Fit.UNCERTAIN: "?"}
 COLOURS = {Fit.UNDERFIT: GREY, Fit.GOOD: BLUE, Fit.OVERFIT: ORANGE, Fit.UNCERTAIN: GREY}
 MARKS = {
@@ -20,6 +21,7 @@ MARKS = {
 }
 WIDE = 260  # px, the height of a chart that stands alone
 BAR, AXIS = 22, 70  # px: one bar; the axis under them
+MANY_POINTS = 200  # above it a line has no points
 GUTTER = 48  # px for the labels of a y axis, so that charts above each other line up
 
 
@@ -156,21 +158,36 @@ def log_curve(
     return alt.layer(*layers).properties(height=190)
 
 
-def bands(rows: Table) -> alt.Chart:
-    """Draw one line a band of noise levels."""
-    scale = alt.Scale(range=[BLUE, ORANGE, GREY])
-    colour = alt.Color("band:N", title=None, legend=alt.Legend(orient="top"), scale=scale)
+def lines(rows: Table, column: str, name: str, *, x: str = "epoch", height: int = 220) -> alt.Chart:
+    """Draw one line for each name: by colour, dash and shape, so that none needs its colour.
+
+    Parameters
+    ----------
+    rows : table
+        One row a point.
+    column : str
+        The height of the point.
+    name : str
+        The column with the line's name.
+    x : str
+        ``epoch`` or ``step``.
+    height : int
+        In px.
+    """
+    order = list(dict.fromkeys(str(row[name]) for row in rows))
+    scale = alt.Scale(domain=order, range=[BLUE, ORANGE, GREY, GREEN][: len(order)])
+    legend = alt.Legend(orient="top", labelLimit=400)
     return (
         chart(rows)
-        .mark_line(point=True, strokeWidth=2)
+        .mark_line(point=len(rows) < MANY_POINTS, strokeWidth=2)
         .encode(
-            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
-            y=axis_y("held_out"),
-            color=colour,
-            strokeDash=alt.StrokeDash("band:N", legend=None),
+            x=alt.X(f"{x}:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            y=axis_y(column),
+            color=alt.Color(f"{name}:N", title=None, legend=legend, scale=scale, sort=order),
+            strokeDash=alt.StrokeDash(f"{name}:N", legend=None, sort=order),
             tooltip=tips(rows),
         )
-        .properties(height=220)
+        .properties(height=height)
     )
 
 
@@ -193,9 +210,9 @@ def names(*, limit: int = 160) -> alt.Axis:
 def tips(rows: Table) -> list[alt.Tooltip]:
     """List what a pointer over a mark shows: every column of its row."""
     kinds: dict[str, str] = {}
-    for row in rows[:1]:
-        for name, value in row.items():
-            kinds[name] = "Q" if isinstance(value, float) else "N"
+    for name in rows[0] if rows else ():
+        first = next((row[name] for row in rows if row.get(name) is not None), None)
+        kinds[name] = "Q" if isinstance(first, float) else "N"
     return [
         alt.Tooltip(f"{name}:{kind}", format=".3~g") if kind == "Q" else alt.Tooltip(f"{name}:N")
         for name, kind in kinds.items()

@@ -8,6 +8,7 @@ from lorascope.run import Run
 TRIGGER = "zyxfern"
 IMAGES = 14  # six are held out
 REPEATS = 14
+COMPOSITION, COMPOSITION_IMAGES = "beach", 4  # a background that is kept out whole
 SEED = 0
 # A small set at a rate that never falls: it crosses all three stretches, underfit, usable, overfit.
 SETTINGS = {
@@ -22,6 +23,7 @@ SETTINGS = {
     "scheduler": "constant",
     "warmup_steps": 40,
     "held_out": 0.45,
+    "held_out_tag": COMPOSITION,
     "seed": SEED,
 }
 
@@ -40,4 +42,13 @@ def make(out: Path) -> Run:
     dataset = out.with_name(f"{out.name}-dataset")
     if not dataset.exists():
         write_character(dataset, trigger=TRIGGER, images=IMAGES, repeats=REPEATS, seed=SEED)
+        write_character(
+            dataset,
+            name=COMPOSITION,
+            trigger=TRIGGER,
+            images=COMPOSITION_IMAGES,
+            repeats=REPEATS,
+            seed=SEED,
+            backgrounds=(COMPOSITION,),
+        )
     return train(config_from({**SETTINGS, "dataset": str(dataset)}), out)

@@ -39,6 +39,11 @@ def track(items: Iterable[T], *, label: str, total: int | None = None) -> Iterat
         _say(f"{label}: {total}/{total}, {duration(time.monotonic() - started)}", end="\n")
 
 
+def announce(text: str) -> None:
+    """Say one line of its own: what is about to be done, and what it costs."""
+    _say(text, end="\n" if sys.stderr.isatty() else "")
+
+
 def duration(seconds: float) -> str:
     """Write a time span for people: ``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)

@@ -1,13 +1,45 @@
 """A verdict becomes words: for a terminal, for a machine."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lorascope.records import SCHEMA, Evidence, Finding, Fit, Measurement, Severity, Verdict
+from lorascope.records import (
+    SCHEMA,
+    Evidence,
+    Finding,
+    Fit,
+    Measurement,
+    Scalar,
+    Severity,
+    Table,
+    Verdict,
+)
 
 WIDTH = 96
+SENTENCES = ("text", "sentence")
+MOST_ROWS = 40  # of a table on a terminal
+# Tables that a terminal shows under a tool's numbers, and the columns that say most.
+SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "loss": {
+        "epochs": ("epoch", "step", "held_out", "composition", "kept", "train", "rise", "p_best"),
+        "turns": ("set", "images", "turn_epoch", "turn_first", "turn_last", "lowest_epoch",
+                  "earliest_epoch", "set_first", "set_last", "turned"),
+        "memory": ("epoch", "caption_gap", "augment_gap"),
+        "leaks": ("image", "other", "distance"),
+        "dips": ("step", "epoch", "loss", "prominence", "noise", "p_noise", "saved"),
+        "log_events": ("text",),
+    },
+    "weights": {
+        "epochs": ("epoch", "step", "file", "norm", "spectral_norm", "effective_rank", "rank",
+                   "update_cosine", "growth"),
+        "words": ("file", "heading", "sentence"),
+        "differences": ("key", "file", "value"),
+        "hashes": ("file", "autov2", "autov3", "legacy"),
+        "broken": ("file", "why"),
+    },
+}  # fmt: skip
 SHAPES = {Fit.UNDERFIT: "▽", Fit.GOOD: "●", Fit.OVERFIT: "△", Fit.UNCERTAIN: "?"}
 MARKS = {Severity.ERROR: "✗", Severity.WARNING: "▲", Severity.INFO: "·"}
 ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -50,8 +82,48 @@ def as_dict(answer: Verdict) -> dict[str, Any]:
 def evidence_as_text(evidence: Evidence) -> str:
     """Write a tool's numbers and doubts for a terminal."""
     lines = [_number(m) for m in evidence.measured.numbers]
+    for name, columns in SHOWN.get(evidence.tool, {}).items():
+        lines += table_as_lines(name, evidence.table(name), columns)
     lines += [f"  {line}" for caveat in evidence.measured.caveats for line in _wrapped(caveat)]
     return "\n".join(lines)
+
+
+def table_as_lines(name: str, table: Table, columns: Sequence[str]) -> list[str]:
+    """Write some columns of a table for a terminal; those without any value are left out.
+
+    Parameters
+    ----------
+    name : str
+        What stands above it.
+    table : table
+        At most `MOST_ROWS` are written; nothing where there are none.
+    columns : sequence of str
+        A table of texts becomes sentences, any other one columns as wide as they need to be.
+    """
+    filled = [c for c in columns if any(row.get(c) not in (None, "") for row in table)]
+    rows = [[_cell(row.get(column)) for column in filled] for row in table[:MOST_ROWS]]
+    if not filled:
+        return []
+    lines = ["", name]
+    if filled[-1] in SENTENCES:
+        lines += [part for row in rows if row[-1] for part in _wrapped(f"- {': '.join(row)}")]
+    else:
+        widths = [max(len(cell) for cell in column) for column in zip(filled, *rows, strict=True)]
+        for row in (filled, *rows):
+            cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  ".join(cells))
+    if len(table) > MOST_ROWS:
+        lines.append(f"... {len(table) - MOST_ROWS} more rows: --json")
+    return lines
+
+
+def _cell(value: Scalar) -> str:
+    """Write one value short, and nothing that could steer a terminal."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lorascope.run import Run, defaults
 from lorascope.tools import TOOLS
 
 NEEDED = ("loss", "grid", "tags", "vae", "weights")  # without one of these nothing passes
+WANTED = {"loss": ("dataset", "base")}  # without these it only describes the log
 WORDS = {
     Fit.UNDERFIT: "underfit",
     Fit.GOOD: "usable",
@@ -38,14 +39,15 @@ def verdict(run: Run) -> Verdict:
         if all(tool in seen for tool in rule.uses)
         for finding in rule.judge({t: seen[t] for t in rule.listens if t in seen})
     )
-    gaps = tuple(_gap(run, tool) for tool in TOOLS if tool.name in NEEDED and tool.name not in seen)
+    answered = _answered(seen)
+    gaps = tuple(_gap(run, t) for t in TOOLS if t.name in NEEDED and t.name not in answered)
     card = scorecard(seen)
     broken = {f.subject.get("epoch") for f in findings if f.code == "WGT-NAN"}
     best = best_epoch(card, broken=broken) if card else None
     epochs = epoch_fits(card) if card else ()
     return Verdict(
         run=run.name,
-        tier="D" if "loss" in seen else "C" if "tags" in seen else "A",
+        tier=_tier(seen, answered),
         outcome=_outcome(findings, gaps),
         summary=_summary(card, best, epochs, findings),
         best=best,
@@ -71,6 +73,21 @@ def standing(run: Run) -> Mapping[str, Evidence]:
     return seen
 
 
+def _answered(seen: Mapping[str, Evidence]) -> set[str]:
+    """Name the tools that answered their question; a described log is no held-out loss."""
+    silent = {"loss"} if "loss" in seen and not seen["loss"].table("epochs") else set()
+    return set(seen) - silent
+
+
+def _tier(seen: Mapping[str, Evidence], answered: set[str]) -> str:
+    """Say what the evidence allows: D base model, C dataset, B log, A weights alone."""
+    if "loss" in answered:
+        return "D"
+    if "tags" in answered:
+        return "C"
+    return "B" if "loss" in seen else "A"
+
+
 def _changed(evidence: Evidence, usual: Mapping[str, object]) -> int:
     return sum(evidence.params.get(name) != value for name, value in usual.items())
 
@@ -87,10 +104,11 @@ def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:
 
 
 def _gap(run: Run, tool: Tool) -> Gap:
-    missing = [role for role in tool.reads if not run.has(role)]
-    why = "it was not measured, or could not be"
+    missing = [role for role in (*tool.reads, *WANTED.get(tool.name, ())) if not run.has(role)]
     if missing:
         why = f"the run has no {' and no '.join(missing)}"
+        return Gap(tool=tool.name, why=why, command=f"lorascope add {missing[0]} {run.shell} PATH")
+    why = "it was not measured, or could not be"
     return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.shell}")
 
 
@@ -124,6 +142,8 @@ def _summary(
 
 
 def _first_sentence(card: Scorecard, best: Best | None) -> str:
+    if best is None and card.held_out is None:
+        return "No epoch can be recommended: fewer than four images were held out."
     if best is None:
         return "No epoch can be recommended."
     others = [e for e in best.set if e != best.epoch]

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -69,8 +70,9 @@ def write_checkpoint(
     """Write one checkpoint of three modules; ``spoil`` may change its arrays first."""
     modules = []
     for place in range(3):
-        up = (rng.normal(size=(16, 4)) * 0.02 * epoch).astype(np.float32)
-        down = rng.normal(size=(4, 12)).astype(np.float32)
+        own = np.random.default_rng(place)  # it grows in one direction, as trained weights do
+        up = own.normal(size=(16, 4)) * 0.02 * epoch + rng.normal(size=(16, 4)) * 0.005
+        up, down = up.astype(np.float32), own.normal(size=(4, 12)).astype(np.float32)
         if spoil is not None:
             spoil(place, up, down)
         modules.append(
@@ -93,9 +95,14 @@ def store(run: Run, tool: Tool, measured: Measured) -> None:
 
 
 def held_out_curve(
-    run: Run, curve: list[float], *, gap: list[float] | None = None, spread: float = 0.01
+    run: Run,
+    curve: list[float],
+    *,
+    gap: list[float] | None = None,
+    spread: float = 0.01,
+    more: Mapping[str, list[Row]] = MappingProxyType({}),
 ) -> None:
-    """Store a held-out loss that follows a curve, and a training loss that lies below it."""
+    """Store a held-out loss that follows a curve, a training loss below it, and more tables."""
     rng = np.random.default_rng(1)
     values = np.array(curve)[:, None] + rng.normal(size=(1, HELD_OUT)) * spread
     epochs: list[Row] = [{"epoch": 0, "step": 0, "file": "", "held_out": 0.0}]
@@ -114,8 +121,10 @@ def held_out_curve(
     numbers = (
         Measurement(name="best_epoch", value=best, unit="epochs", n=HELD_OUT),
         Measurement(name="slope_p", value=still, unit="1", n=HELD_OUT),
+        Measurement(name="images", value=HELD_OUT, unit="images", n=HELD_OUT),
     )
-    store(run, LOSS, Measured(numbers=numbers, tables={"epochs": epochs, "images": images}))
+    tables = {"epochs": epochs, "images": images, **more}
+    store(run, LOSS, Measured(numbers=numbers, tables=tables))
 
 
 def drawn_grid(run: Run, likeness: list[float], capture: list[float]) -> None:

@@ -2,27 +2,31 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from lorascope import verdict as verdict_module
-from lorascope.records import Outcome
+from lorascope.records import Measured, Measurement, Outcome
 from lorascope.rules import RULES
 from lorascope.rules.fit import best_epoch, scorecard
-from lorascope.tools import TAGS, WEIGHTS
+from lorascope.tools import LOSS, TAGS, WEIGHTS
 from lorascope.verdict import standing, verdict
 from tests.conftest import (
     CAPTURE,
     EPOCHS,
+    HELD_OUT,
     LIKENESS,
     U_CURVE,
     drawn_grid,
     held_out_curve,
     measure_all,
     sound_vae,
+    store,
     write_checkpoint,
 )
+from tests.test_rules_weights import FAULTS as WEIGHT_FAULTS
 
 HEALTHY = [-0.1, -0.3, -0.45, -0.48, -0.5, -0.49, -0.48, -0.48]
 CALM = [0.02] * EPOCHS
@@ -78,7 +82,82 @@ def plant_too_much(run, _rng):
     healthy(run, likeness=LIKENESS, curve=U_CURVE, capture=CAPTURE)
 
 
+def plant_no_turn(run, _rng):
+    level = {"p_falls": 0.01, "p_rises": 0.4, "turned": False, "lowest_epoch": 5, "lowest": -0.5}
+    healthy(run, turns=[{"set": "held-out", "images": HELD_OUT, **level}])
+
+
+def plant_leak(run, _rng):
+    healthy(run, leaks=[{"image": "00.png", "other": "07.png", "distance": 0.02, "same": False}])
+
+
+def plant_few_images(run, _rng):
+    """Three held-out images, and captions that are known by heart from the third epoch on."""
+    run.measure(WEIGHTS)
+    run.measure(TAGS)
+    drawn_grid(run, LIKENESS, CALM)
+    sound_vae(run)
+    memory = [{"epoch": e, "caption_gap": g, "caption_gap_low": g - 0.01} for e, g in GAPS]
+    usual = {"step": 10, "file": "fern.safetensors", "train": -0.2}
+    epochs = [usual | {"epoch": e, "held_out": v} for e, v in enumerate([0.0, *HEALTHY])]
+    numbers = (Measurement(name="images", value=3, unit="images", n=3),)
+    store(run, LOSS, Measured(numbers=numbers, tables={"epochs": epochs, "memory": memory}))
+
+
+def trajectories(**odd):
+    """Fourteen training images that were learnt alike, and one that was not."""
+    usual = {"split": "train", "last": -0.9, "base_log_loss": -3.0, "lowest_epoch": 7}
+    rows = [
+        usual | {"image": f"{i:02}.png", "gain": 1.0 + 0.01 * i, "rise": 0.01 * (i % 3)}
+        for i in range(14)
+    ]
+    return [*rows, usual | {"image": "odd.png", "gain": 1.0, "rise": 0.0} | odd]
+
+
+def plant_never_learned(run, _rng):
+    healthy(run, trajectories=trajectories(gain=0.1))
+
+
+def plant_learned_first(run, _rng):
+    healthy(run, trajectories=trajectories(gain=2.5))
+
+
+def plant_unlearned(run, _rng):
+    healthy(run, trajectories=trajectories(rise=0.8, lowest_epoch=3))
+
+
+def plant_event(kind, tag="loss/current"):
+    """Let the log say one thing."""
+    row = {"event": kind, "tag": tag, "step": 5, "epoch": 1, "value": 1.0, "threshold": 0.0}
+
+    def do(run, _rng):
+        healthy(run, log_events=[row | {"text": kind}])
+
+    return do
+
+
+def plant_log_alone(run, _rng):
+    run.measure(WEIGHTS)
+    run.measure(TAGS)
+    drawn_grid(run, LIKENESS, CALM)
+    sound_vae(run)
+    steps = Measurement(name="log_steps", value=9, unit="steps", n=9)
+    store(run, LOSS, Measured(numbers=(steps,)))
+
+
+GAPS = [(1, 0.01), (2, 0.03), (3, 0.09), (4, 0.2)]
 FAULTS = {
+    "LOG-NAN": plant_event("nan"),
+    "LOG-SPIKE": plant_event("spike"),
+    "LOG-DIVERGE": plant_event("diverging"),
+    "LOG-VAL-NOT-COMPARABLE": plant_event("trap", "loss/validation/step_divergence"),
+    "SEL-LOG-ONLY": plant_log_alone,
+    "SEL-NO-TURN": plant_no_turn,
+    "SET-LEAK": plant_leak,
+    "FIT-UNCERTAIN": plant_few_images,
+    "IMG-NEVER-LEARNED": plant_never_learned,
+    "IMG-LEARNED-FIRST": plant_learned_first,
+    "IMG-UNLEARNED": plant_unlearned,
     "WGT-NAN": plant_nan,
     "WGT-BROKEN": plant_broken,
     "WGT-DEAD": plant_dead,
@@ -90,12 +169,29 @@ FAULTS = {
 }
 
 
-def healthy(run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95):
+def healthy(
+    run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95, **more
+):
     run.measure(WEIGHTS)
     run.measure(TAGS)
-    held_out_curve(run, curve, gap=gap)
+    held_out_curve(run, curve, gap=gap, more=more)
     drawn_grid(run, likeness, capture)
     sound_vae(run, ssim=ssim, edges=edges)
+
+
+def among_files(plant):
+    """Plant a fault of the files in a run that has all other evidence."""
+
+    def do(run, _rng):
+        shutil.rmtree(run.place("lora"))
+        run.place("lora").mkdir()
+        plant(run.place("lora"))
+        healthy(run)
+
+    return do
+
+
+FAULTS |= {r.code: among_files(p) for p, r in WEIGHT_FAULTS if r.code not in FAULTS}
 
 
 def codes(run):

@@ -3,10 +3,10 @@
 import json
 
 from lorascope import report
-from lorascope.records import Outcome
-from lorascope.tools import GRID, WEIGHTS
+from lorascope.records import Fit, Measured, Outcome
+from lorascope.tools import GRID, LOSS, WEIGHTS
 from lorascope.verdict import standing, verdict
-from tests.conftest import EPOCHS, measure_all, write_checkpoint
+from tests.conftest import EPOCHS, measure_all, store, write_checkpoint
 
 CONTRACT = {
     "schema",
@@ -28,8 +28,15 @@ def test_a_gap_is_never_a_pass(empty_run):
 
 
 def test_every_gap_names_the_command_that_closes_it(empty_run):
-    for gap in verdict(empty_run).not_measured:
-        assert gap.command == f"lorascope {gap.tool} {empty_run.path}"
+    said = {gap.tool: gap.command for gap in verdict(empty_run).not_measured}
+    for tool, command in said.items():
+        missing = "dataset" if tool in ("tags", "vae") else "lora"
+        assert command == f"lorascope add {missing} {empty_run.path} PATH"
+
+
+def test_what_is_there_and_was_not_measured_has_its_own_command(tiny_run):
+    said = {gap.tool: gap.command for gap in verdict(tiny_run).not_measured}
+    assert said == {tool: f"lorascope {tool} {tiny_run.path}" for tool in said}
 
 
 def test_an_overtrained_tail_is_a_warning_with_an_epoch_to_take(tiny_run):
@@ -108,3 +115,26 @@ def test_a_rule_is_shown_only_the_evidence_that_it_declares(tiny_run, monkeypatc
     module.verdict(tiny_run)
     assert shown["TAG-ACT-MISSING"] == {"tags"}
     assert shown["FIT-OVER"] == {"loss", "grid"}
+
+
+def test_a_log_alone_is_no_answer_about_epochs(tiny_run):
+    rows = [{"step": 1, "epoch": 1, "loss": 0.1}]
+    store(tiny_run, LOSS, Measured(numbers=(), tables={"log": rows}))
+    answer = verdict(tiny_run)
+    assert (answer.tier, answer.outcome, answer.best) == ("B", Outcome.INCONCLUSIVE, None)
+    (gap,) = (gap for gap in answer.not_measured if gap.tool == "loss")
+    assert gap.command == f"lorascope loss {tiny_run.path}"
+
+
+def test_fewer_than_four_held_out_images_recommend_nothing_and_say_so(tiny_run):
+    epochs = [{"epoch": e, "step": e, "file": "", "held_out": -0.1 * e} for e in range(4)]
+    images = [
+        {"epoch": e, "image": f"{i}.png", "split": "held-out", "value": -0.1 * e}
+        for e in range(1, 4)
+        for i in range(3)
+    ]
+    store(tiny_run, LOSS, Measured(numbers=(), tables={"epochs": epochs, "images": images}))
+    answer = verdict(tiny_run)
+    assert answer.best is None
+    assert "fewer than four images" in answer.summary
+    assert {e.fit for e in answer.epochs} == {Fit.UNCERTAIN}

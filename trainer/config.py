@@ -125,6 +125,9 @@ class TrainConfig:
     held_out: float = setting(
         "share of the images never trained on, to judge by; 0 = none", number(0, 0.5), 0.2
     )
+    held_out_tag: str = setting(
+        "a background or outfit kept out whole, to see what the LoRA does with it", default=""
+    )
     seed: int = setting("decides every random draw", number(0, 2**63 - 1), 0)
     save_every_epochs: int = setting("a checkpoint every so many epochs", number(1), 1)
 

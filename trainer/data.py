@@ -1,10 +1,8 @@
 """The images of a training: looked at, split once, put into buckets, encoded once."""
 
-import hashlib
-import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lorascope.errors import BadInputError, MissingInputError
-from lorascope.io.captions import read_caption, split_tags
+from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, Split
-from lorascope.io.folders import left_out, scan_training_folder
-from lorascope.io.images import read_file, read_image, resize_crop
+from lorascope.io.images import read_image, resize_crop
+from lorascope.io.scan import Say, scan_images
 from lorascope.metrics.buckets import Size, bucket
 from lorascope.progress import track
 from lorascope.records import seed_from
 from trainer.config import TrainConfig
+from trainer.split import compositions, split
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base
 
-ENOUGH_FOR_TWO = 6  # images from which at least two are held out
 ENCODED_AT_ONCE = 8  # images
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,27 +76,10 @@ def collect(
         There is no such folder, or no image in it can be used.
     """
     root = Path(config.dataset)
-    found = scan_training_folder(root)
-    if unused := left_out(root):
-        count = "1 image" if len(unused) == 1 else f"{len(unused)} images"
-        say(f"warning: {count} outside numbered folders not used: {unused[0]} ...")
-    images = [
-        image
-        for path, repeats in track(found, label="looking at images")
-        if (image := _look_at(root, path, config.repeats or repeats, say)) is not None
-    ]
-    if not images:
-        raise BadInputError(
-            f"None of the {len(found)} images in {root} can be read; each is named above.\n"
-            "Fix: replace them."
-        )
-    bare = [image.file for image in images if not image.caption]
-    if bare:
-        say(
-            f"warning: {len(bare)} of {len(images)} images have no caption and train with an empty "
-            f"one: {', '.join(bare[:3])}{' ...' if len(bare) > 3 else ''}"
-        )
-    sides = split([image.sha256 for image in images], config.held_out, config.seed, known or {})
+    images = scan_images(root, repeats=config.repeats, say=say)
+    tag = config.held_out_tag.strip()
+    sides = split(images, config.held_out, config.seed, composition=tag, known=known)
+    _say_compositions(images, tag, config.trigger, say)
     return Dataset(
         root=root,
         trigger=config.trigger,
@@ -111,39 +89,14 @@ def collect(
     )
 
 
-def split(
-    hashes: Sequence[str], share: float, seed: int, known: Mapping[str, Split]
-) -> dict[str, Split]:
-    """Decide by content alone which images are held out.
-
-    Parameters
-    ----------
-    hashes : sequence of str
-        sha256 of each image's bytes. Exact duplicates count once, so they fall on one side.
-    share : float
-        To hold out; rounded to whole images, and at least 2 of 6 or more. 0 holds none out.
-    seed : int
-        Another seed, another choice.
-    known : mapping
-        Decisions that stand already.
-
-    Returns
-    -------
-    dict
-        sha256 -> "train" or "held-out". One image at least is trained on.
-    """
-    different = sorted(set(hashes), key=lambda h: hashlib.sha256(f"{seed}\0{h}".encode()).digest())
-    wanted = math.floor(share * len(different) + 0.5)
-    if share > 0 and len(different) >= ENOUGH_FOR_TWO:
-        wanted = max(wanted, 2)
-    wanted = min(wanted, len(different) - 1)
-    sides = {h: known[h] for h in different if h in known}
-    free = wanted - sum(side == "held-out" for side in sides.values())
-    for h in different:
-        if h not in sides:
-            sides[h] = "held-out" if free > 0 else "train"
-            free -= 1
-    return sides
+def _say_compositions(images: Sequence[DatasetImage], tag: str, trigger: str, say: Say) -> None:
+    """Name a tag that no image has, and offer those that could be kept out."""
+    if tag and not any(tag in split_tags(image.caption) for image in images):
+        say(f"warning: no caption has the tag {tag!r} of held_out_tag; nothing is kept out for it")
+    if tag or not (offers := compositions(images, trigger)):
+        return
+    listed = ", ".join(f"{name} ({count} images)" for name, count in offers[:3])
+    say(f"note: a background or outfit can be kept out whole with held_out_tag, such as {listed}")
 
 
 def prepare(base: "Base", dataset: Dataset) -> list[Prepared]:
@@ -224,22 +177,3 @@ def _captions(config: TrainConfig, images: Sequence[DatasetImage], step: int) ->
             yield ", ".join(tags[: config.keep_tags] + rest)
         else:
             yield image.caption
-
-
-def _look_at(root: Path, path: Path, repeats: int, say: Say) -> DatasetImage | None:
-    """Read one image and its caption; None, and a warning, where the image cannot be used."""
-    try:
-        height, width, _ = read_image(path).shape
-        digest = hashlib.sha256(read_file(path)).hexdigest()
-    except (BadInputError, MissingInputError) as error:
-        say(f"warning: skipped: {str(error).splitlines()[0]}")
-        return None
-    return DatasetImage(
-        file=path.relative_to(root).as_posix(),
-        sha256=digest,
-        caption=read_caption(path),
-        repeats=repeats,
-        split="train",
-        width=width,
-        height=height,
-    )

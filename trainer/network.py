@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
+from lorascope import __version__
 from lorascope.errors import BadInputError
 from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage
@@ -156,6 +157,7 @@ def metadata(
             for name, images in folders.items()
         },
         "ss_tag_frequency": {name: _tag_counts(images) for name, images in folders.items()},
+        "lorascope_version": __version__,
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",

@@ -2,12 +2,7 @@
 
 import streamlit as st
 
-from dashboards import cells, charts, parts
-
-AGAINST_BASE = "Log-ratio to the base model; below 0 is better"
-BANDS = "Held-out loss by noise level"
-IMAGE_ROWS = 200
-
+from dashboards import cells, charts, losses, parts
 
 page = parts.open_page("Loss", "loss")
 found = parts.evidence_or_stop(
@@ -20,7 +15,7 @@ found = parts.evidence_or_stop(
     costs="One pass of the model over the held-out images for each epoch; minutes on a graphics "
     "card and for the embedded model.",
 )
-epochs, log, dips = found.table("epochs"), found.table("log"), found.table("dips")
+epochs = found.table("epochs")
 parts.numbers(
     found,
     {
@@ -30,63 +25,41 @@ parts.numbers(
         "images": "Held out",
     },
 )
-domain = (0.0, max((cells.number(row, "step") for row in (*epochs, *log)), default=1.0))
+steps = [cells.number(row, "step") for row in (*epochs, *found.table("log"))]
 at = next((cells.number(r, "step") for r in epochs if r["epoch"] == page.epoch), None)
-if log:
-    charts.show(
-        charts.log_curve(log, dips, domain, at),
-        title="The training log: loss, mean square",
-        caption=f"n = {len(log)} rows, thinned: mean and span in grey, smoothed in blue. Dips "
-        f"marked △: {len(dips)}. A dip alone does not make an epoch the best.",
-    )
-images = found.get("images")
-count = images.n if images else 0
-curve = charts.by_epoch(
-    epochs,
-    "held_out" if count else "train",
-    chosen=page.epoch,
-    fits=page.verdict.epochs,
-    x="step",
-    domain=domain,
-)
-charts.show(
-    curve,
-    title=f"{'Held-out' if count else 'Training'} loss of every epoch. {AGAINST_BASE}",
-    caption=f"n = {count} held-out images, with the 95 % band."
-    if count
-    else "Nothing was held out: this curve falls even while images are learnt by heart.",
-)
+losses.draw_log(found, (0.0, max(steps, default=1.0)), at)
+if epochs:
+    losses.draw_epochs(page, found, (0.0, max(steps, default=1.0)))
 parts.caveats(found)
-more = st.tabs(["Training against held-out", "Noise levels", "Images", "Drift"])
-with more[0]:
-    parts.epoch_charts(
-        page,
-        epochs,
-        {
-            "train": "Loss on training images, log-ratio to the base model",
-            "gap": "Held-out minus training, log-ratio",
-            "rise": "Rise above the lowest epoch, in depths",
-            "p_best": "Probability to be the best epoch",
-        },
-    )
-with more[1]:
-    if found.table("bands"):
-        charts.show(charts.bands(found.table("bands")), title=f"{BANDS}. {AGAINST_BASE}")
-with more[2]:
-    here = [r for r in found.table("images") if r["epoch"] == page.epoch][:IMAGE_ROWS]
-    parts.table(
-        sorted(here, key=lambda r: cells.number(r, "value"), reverse=True),
-        "image",
-        "split",
-        "value",
-    )
-    st.caption(f"Epoch {page.epoch}, the hardest images first. {AGAINST_BASE}.")
-with more[3]:
-    drift = {
-        "drift": "Change of the prediction without the trigger, relative",
-        "empty": "Change of the prediction without any caption, relative",
-    }
-    parts.epoch_charts(page, found.table("drift"), drift)
+names = losses.tabs(found)
+for name, place in zip(names, st.tabs(names), strict=True):
+    with place:
+        if name == "Training against held-out":
+            parts.epoch_charts(
+                page,
+                epochs,
+                {
+                    "train": "Loss on training images, log-ratio to the base model",
+                    "gap": "Held-out minus training, log-ratio",
+                    "rise": "Rise above the lowest epoch, in depths",
+                    "p_best": "Probability to be the best epoch",
+                },
+            )
+        elif name == "Noise levels":
+            bands = [r for r in found.table("bands") if charts.is_number(r["held_out"])]
+            title = f"Held-out loss by noise level. {losses.AGAINST_BASE}"
+            charts.show(charts.lines(bands, "held_out", "band"), title=title)
+        elif name == "Images":
+            losses.draw_images(found, page.epoch)
+        elif name == "By heart":
+            gaps = {
+                "caption_gap": "Exact captions against the same tags in another order, log-ratio",
+                "augment_gap": "Exact pictures against the same ones moved a little, log-ratio",
+            }
+            parts.epoch_charts(page, found.table("memory"), gaps)
+            st.caption("Weak evidence: what grows here may be well learnt or learnt by heart.")
+        else:
+            losses.draw_logged(found)
 parts.why(
     found,
     "Every epoch sees the same images under the same noise at the same timesteps, so the "

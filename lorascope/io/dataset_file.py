@@ -9,8 +9,10 @@ from lorascope import storage
 from lorascope.errors import BadInputError, MissingInputError
 
 SCHEMA = 1
-Split = Literal["train", "held-out"]
-SPLITS: tuple[Split, ...] = ("train", "held-out")
+# "held-out": images of the same kind as those trained on. "composition": every image of one
+# background or outfit, kept out whole: what a LoRA must do that it was never shown at all.
+Split = Literal["train", "held-out", "composition"]
+SPLITS: tuple[Split, ...] = ("train", "held-out", "composition")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +41,16 @@ class Dataset:
     @property
     def train(self) -> tuple[DatasetImage, ...]:
         """The pictures that are trained on."""
-        return tuple(i for i in self.images if i.split == "train")
+        return self.of("train")
 
     @property
     def held_out(self) -> tuple[DatasetImage, ...]:
-        """The pictures that are never trained on."""
-        return tuple(i for i in self.images if i.split == "held-out")
+        """The pictures, of the same kind as the others, that are never trained on."""
+        return self.of("held-out")
+
+    def of(self, split: Split) -> tuple[DatasetImage, ...]:
+        """Give the pictures of one side of the split."""
+        return tuple(i for i in self.images if i.split == split)
 
     def path(self, image: DatasetImage) -> Path:
         """Where a picture lies."""
@@ -111,7 +117,7 @@ def _image(raw: dict[str, Any]) -> DatasetImage:
     if file.is_absolute() or ".." in file.parts:
         raise ValueError(f"{file} lies outside the dataset's root")
     if raw["split"] not in SPLITS:
-        raise ValueError(f"a split is train or held-out, not {raw['split']}")
+        raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {raw['split']}")
     return DatasetImage(
         file=str(raw["file"]),
         sha256=str(raw["sha256"]),

@@ -5,12 +5,15 @@ epochs are compared on the same images (cluster bootstrap). The draws are fixed 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from lorascope.errors import ShapeError
+from lorascope.metrics.curves import savitzky_golay
 
 Array = NDArray[Any]
 
@@ -206,3 +209,126 @@ def above_share(values: Array, *, draws: int = DRAWS, seed: int = 0) -> float:
         Share of the resamples whose mean is above 0.
     """
     return float((resampled_means(values, draws=draws, seed=seed) > 0).mean())
+
+
+def earliest_within(values: Array) -> int:
+    """Find the earliest epoch that is no worse than the best by more than one standard error.
+
+    Parameters
+    ----------
+    values : (images, epochs) array
+        Lower is better.
+
+    Returns
+    -------
+    int
+        Its column. The error is that of the paired difference to the best epoch, over the images.
+
+    Raises
+    ------
+    ShapeError
+        Fewer than two images.
+
+    Notes
+    -----
+    The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984), on
+    paired differences: what the images have in common says nothing about epochs.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        raise ShapeError(f"{len(values)} image(s) have no standard error")
+    apart = values - values[:, [int(values.mean(axis=0).argmin())]]
+    error = apart.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return int(np.flatnonzero(apart.mean(axis=0) <= error)[0])
+
+
+def turning_place(
+    values: Array, *, draws: int = DRAWS, seed: int = 0
+) -> tuple[int, tuple[int, int]]:
+    """Find where a curve over the epochs is lowest, one epoch's luck aside.
+
+    Parameters
+    ----------
+    values : (images, epochs) array
+        Lower is better.
+
+    Returns
+    -------
+    place : int
+        Column where the mean, smoothed by local parabolas, is lowest.
+    (low, high) : pair of int
+        90 % interval of that column, by the bootstrap over the images.
+
+    Notes
+    -----
+    Checkpoints beside each other differ by more than their training: the lowest one is often two
+    epochs off. On 90 unseen drawings of one character, six of them found the place of all
+    within one epoch in 95 % of the draws; the lowest value itself did in 72 %
+    (``python -m benchmarks.heldout``).
+    """
+    means = resampled_means(values, draws=draws, seed=seed)
+    places = [int(savitzky_golay(row).argmin()) for row in means]
+    low, high = np.quantile(places, [0.05, 0.95], method="nearest")
+    here = int(savitzky_golay(np.asarray(values, dtype=np.float64).mean(axis=0)).argmin())
+    return here, (int(low), int(high))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoLines:
+    """Whether a curve falls and then rises, by one straight line on either side of a break."""
+
+    place: int  # of the break: the column with the lowest value
+    falls: float  # slope before it, in values per step of `at`
+    rises: float  # slope after it
+    p_falls: float  # one-sided: how probable such a fall is where there is none
+    p_rises: float
+
+    def turned(self, *, level: float = 0.05) -> bool:
+        """Tell whether both slopes are what they seem."""
+        return self.p_falls < level and self.p_rises < level
+
+
+def two_lines(means: Array, at: Array) -> TwoLines | None:
+    """Test for a U: a fall up to a break and a rise after it.
+
+    Parameters
+    ----------
+    means : (epochs,) array
+    at : (epochs,) array
+        Where each epoch stands; ascending.
+
+    Returns
+    -------
+    TwoLines or None
+        None where either side has fewer than three epochs: a line through two of them always fits.
+
+    Raises
+    ------
+    ShapeError
+        ``at`` does not fit.
+
+    Notes
+    -----
+    The break is the minimum. The line before it includes it; the line after it does not, because
+    the minimum was chosen for lying low, which alone would make what follows seem to rise. On
+    curves that fall and stay level, with noise, fewer than 5 % are called turned
+    (``tests/metrics/test_intervals.py``). A parabola would find a U in any curve that bends.
+    Source: Simonsohn, Advances in Methods and Practices in Psychological Science 1(4), 2018.
+    """
+    means, at = np.asarray(means, dtype=np.float64), np.asarray(at, dtype=np.float64)
+    if len(means) != len(at):
+        raise ShapeError(f"{len(means)} values at {len(at)} places")
+    place = int(means.argmin())
+    if place < 2 or len(means) - place - 1 < 3:
+        return None
+    falls, p_falls = _slope(at[: place + 1], means[: place + 1], side=-1)
+    rises, p_rises = _slope(at[place + 1 :], means[place + 1 :], side=1)
+    return TwoLines(place=place, falls=falls, rises=rises, p_falls=p_falls, p_rises=p_rises)
+
+
+def _slope(at: Array, values: Array, *, side: int) -> tuple[float, float]:
+    """Fit one line: its slope, and how probable such a slope to that side is by chance."""
+    if np.ptp(values) == 0.0:
+        return 0.0, 1.0
+    fit = stats.linregress(at, values, alternative="greater" if side > 0 else "less")
+    return float(fit.slope), float(fit.pvalue)

@@ -294,6 +294,14 @@ def distances(first: Features, second: Features) -> Features:
     return np.stack([np.sqrt(np.mean((second - row) ** 2, axis=1)) for row in first])
 
 
+def usual_distance(features: Features) -> float:
+    """Median distance between two different pictures of a set; 0 for fewer than two."""
+    if len(features) < 2:
+        return 0.0
+    apart = distances(features, features)
+    return float(np.median(apart[np.triu_indices(len(features), 1)]))
+
+
 def distinct(features: Features, *, same: float = SAME) -> list[int]:
     """Pick one of every group of near-duplicates.
 
@@ -311,7 +319,7 @@ def distinct(features: Features, *, same: float = SAME) -> list[int]:
     if len(features) < 2:
         return list(range(len(features)))
     apart = distances(features, features)
-    limit = same * float(np.median(apart[np.triu_indices(len(features), 1)]))
+    limit = same * usual_distance(features)
     kept: list[int] = []
     for row in range(len(features)):
         if not kept or apart[row, kept].min() > limit:

@@ -45,7 +45,7 @@ OVER = {"rise": 3.0, "gap": 3.0, "leak": 2.0, "capture": 1.0, "copy": 1.0}  # fo
 DECIDED = 0.33  # a mark beyond it takes a side
 SURE = 0.7  # share of the resamples that an epoch is called by
 STILL_FALLING = 0.95
-FEW_IMAGES = 4
+FEW_IMAGES = 4  # the loss tool names no best epoch below it either
 MANY_IMAGES = 10
 
 
@@ -130,12 +130,13 @@ def held_out_values(loss: Evidence) -> Array | None:
     Returns
     -------
     (images, epochs) array or None
-        None where no image was held out. An epoch without finite numbers counts as the worst.
+        None where fewer than four images were held out: a single one may decide there. An epoch
+        without finite numbers counts as the worst.
     """
     rows = [r for r in loss.table("images") if r["epoch"] and r["split"] == "held-out"]
     epochs: list[Scalar] = [row["epoch"] for row in loss.table("epochs") if row["epoch"]]
     images = list(dict.fromkeys(row["image"] for row in rows))
-    if not images:
+    if len(images) < FEW_IMAGES:
         return None
     values = np.full((len(images), len(epochs)), np.nan)
     for row in rows:

@@ -1,6 +1,7 @@
-"""What the losses of all checkpoints come to: by epoch, by image, by band of timesteps."""
+"""What the losses of all checkpoints come to: by epoch, by set, by image, by noise level."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.dataset_file import DatasetImage
 from lorascope.metrics import intervals
 from lorascope.records import Measured, Measurement, Row, cell, finite
 
 Array = NDArray[Any]
 
-HELD_OUT = "held-out"
+HELD_OUT, COMPOSITION, TRAIN, KEPT = "held-out", "composition", "train", "kept"
+SHUFFLED, AUGMENTED = "shuffled", "augmented"  # training images asked about in another way
+TURNING = (HELD_OUT, COMPOSITION, KEPT)  # sets apart: they turn at different times
 BANDS = {"composition": (0.6, 0.9), "structure": (0.2, 0.6), "detail": (0.0, 0.2)}  # of T
 
 
@@ -23,130 +25,181 @@ class Answers:
     """What every checkpoint answered; the first is the base model."""
 
     checkpoints: tuple[Checkpoint, ...]
-    images: tuple[DatasetImage, ...]
-    losses: Array  # (checkpoints, images, strata, draws) float64
-    drifts: Array  # (checkpoints, images, 2): without the trigger, without any caption
+    kinds: Array  # (items,) str: the set of each
+    names: tuple[str, ...]  # of images, or prompts
+    losses: Array  # (checkpoints, items, strata, draws) float64
     timesteps: Array  # (strata,) int
     share: Array  # (strata,) timestep / number of timesteps
     weights: Array  # (strata,) of min-SNR
-    forwards: int
+    forwards: int  # behind all of them, in latents
 
-    @property
-    def held(self) -> Array:
-        """(images,) bool: which ones were held out."""
-        return np.array([image.split == HELD_OUT for image in self.images])
+    def of(self, kind: str) -> Array:
+        """(items,) bool: which ones belong to a set."""
+        return np.asarray(self.kinds == kind)
+
+    def values_of(self, kind: str) -> Array:
+        """(checkpoints, items of the set): mean log-ratio to the base model."""
+        return self.values[:, self.of(kind)]
 
     @property
     def values(self) -> Array:
-        """(checkpoints, images): mean log-ratio to the base model, NaN where one broke."""
+        """(checkpoints, items): mean log-ratio to the base model, NaN where one broke."""
         values: Array = self.ratios.mean(axis=(2, 3))
         return values
 
     @property
     def ratios(self) -> Array:
-        """(checkpoints, images, strata, draws): log-ratio to the base model."""
+        """(checkpoints, items, strata, draws): log-ratio to the base model."""
         with np.errstate(all="ignore"):
             ratios = np.log(self.losses / self.losses[:1])
         return np.where(np.isfinite(ratios), ratios, np.nan)
 
+    @property
+    def saved(self) -> Array:
+        """Places of the checkpoints, without the base model, that gave finite numbers."""
+        whole = [finite(row) for row in self.values]
+        return np.array([c for c in range(1, len(whole)) if whole[c]], dtype=int)
 
-def sum_up(asked: Answers, *, trigger: str) -> Measured:
+
+def sum_up(asked: Answers) -> Measured:
     """Put numbers, tables and caveats together."""
-    epochs, numbers = _epochs(asked)
-    drift, drift_numbers = _drift(asked)
     return Measured(
-        numbers=(*numbers, *drift_numbers),
+        numbers=tuple(_numbers(asked)),
         tables={
-            "epochs": epochs,
+            "epochs": _epochs(asked),
+            "turns": list(_turns(asked)),
             "images": _images(asked),
+            "trajectories": list(_trajectories(asked)),
             "bands": _bands(asked),
-            "drift": drift,
+            "memory": list(_memory(asked)),
         },
         arrays={"losses": asked.losses, "timesteps": asked.timesteps},
-        caveats=tuple(_caveats(asked, trigger)),
+        caveats=tuple(_caveats(asked)),
     )
 
 
-def _epochs(asked: Answers) -> tuple[list[Row], list[Measurement]]:
-    """Sum up every checkpoint over the images, and find the best."""
-    values, held = asked.values, asked.held
-    whole = [finite(row) for row in values]
-    absolute = (asked.losses.mean(axis=3) * asked.weights).mean(axis=2)  # (checkpoints, images)
-    train = _means(values[:, ~held])
-    count = int(held.sum())
-    heldout = _means(values[:, held])
-    low = high = np.full(len(values), np.nan)
-    shares, within = np.zeros(len(values)), np.zeros(len(values), dtype=bool)
-    rise = np.full(len(values), np.nan)
-    others = len(held) - count
-    numbers = [
-        Measurement(name="images", value=count, unit="images", n=count),
-        Measurement(name="train_images", value=others, unit="images", n=others),
-        Measurement(name="forwards", value=asked.forwards, unit="forwards", n=len(held)),
-    ]
-    saved = np.array([c for c in range(1, len(values)) if whole[c]], dtype=int)
-    if count and len(saved):
-        low, high = intervals.intervals(values[:, held].T)
-        shares[saved] = intervals.best_shares(values[saved][:, held].T)
-        within[saved] = intervals.confidence_set(values[saved][:, held].T)
-        best = saved[heldout[saved].argmin()]
-        depth = -heldout[best]
-        if depth > 0:
-            rise = (heldout + depth) / depth
-        numbers += _best(asked, values[:, held], saved, best, shares, within)
-    last = len(values) - 1
-    for name, of in (("held_out_last", heldout), ("train_last", train), ("rise_last", rise)):
-        if np.isfinite(of[last]):
-            n = others if name == "train_last" else count
-            numbers.append(Measurement(name=name, value=float(of[last]), unit="1", n=n))
-    if np.isfinite(gap := heldout[last] - train[last]):
-        numbers.append(Measurement(name="gap_last", value=float(gap), unit="1", n=count))
-    rows: list[Row] = [
-        {
+def _epochs(asked: Answers) -> list[Row]:
+    """Sum up every checkpoint over the images of each set."""
+    held = asked.values_of(HELD_OUT)
+    absolute = (asked.losses.mean(axis=3) * asked.weights).mean(axis=2)  # (checkpoints, items)
+    shares, within = _choice(asked)
+    rise = _rise(asked)
+    means = {kind: _means(asked.values_of(kind)) for kind in (*TURNING, TRAIN)}
+    bounds = {kind: _bounds(asked.values_of(kind)) for kind in TURNING}
+    rows: list[dict[str, Any]] = []
+    for c, checkpoint in enumerate(asked.checkpoints):
+        row: dict[str, Any] = {
             "epoch": checkpoint.epoch,
             "step": checkpoint.step,
             "file": checkpoint.path.name,
-            "held_out": cell(heldout[c]),
-            "held_out_low": cell(low[c]),
-            "held_out_high": cell(high[c]),
-            "train": cell(train[c]),
-            "gap": cell(heldout[c] - train[c]),
-            "rise": cell(rise[c]),
-            "p_best": float(shares[c]) if count else None,
-            "in_set": bool(within[c]) if count else None,
-            "held_out_loss": cell(_means(absolute[c : c + 1, held])[0]),
-            "train_loss": cell(_means(absolute[c : c + 1, ~held])[0]),
         }
-        for c, checkpoint in enumerate(asked.checkpoints)
-    ]
-    return rows, numbers
+        for kind in TURNING:
+            name, (low, high) = _column(kind), bounds[kind]
+            row |= {
+                name: cell(means[kind][c]),
+                f"{name}_low": cell(low[c]),
+                f"{name}_high": cell(high[c]),
+            }
+        rows.append(
+            row
+            | {
+                "train": cell(means[TRAIN][c]),
+                "gap": cell(means[HELD_OUT][c] - means[TRAIN][c]),
+                "rise": cell(rise[c]),
+                "p_best": float(shares[c]) if _enough(held) else None,
+                "in_set": bool(within[c]) if _enough(held) else None,
+                "held_out_loss": cell(_means(absolute[c : c + 1, asked.of(HELD_OUT)])[0]),
+                "train_loss": cell(_means(absolute[c : c + 1, asked.of(TRAIN)])[0]),
+            }
+        )
+    return list(rows)
 
 
-def _best(
-    asked: Answers, held: Array, saved: Array, best: int, shares: Array, within: Array
-) -> list[Measurement]:
+def _numbers(asked: Answers) -> Iterator[Measurement]:
+    """Sum up the whole run: how much was asked, the last checkpoint, the best one."""
+    counts = {kind: int(asked.of(kind).sum()) for kind in (*TURNING, TRAIN)}
+    for name, kind in (("images", HELD_OUT), ("train_images", TRAIN), ("kept", KEPT)):
+        yield Measurement(name=name, value=counts[kind], unit="images", n=counts[kind])
+    if counts[COMPOSITION]:
+        n = counts[COMPOSITION]
+        yield Measurement(name="composition_images", value=n, unit="images", n=n)
+    items = len(asked.names)
+    yield Measurement(name="forwards", value=asked.forwards, unit="forwards", n=items)
+    for kind in (*TURNING, TRAIN):
+        last = _means(asked.values_of(kind))[-1]
+        if math.isfinite(last):
+            name = f"{_column(kind)}_last"
+            yield Measurement(name=name, value=float(last), unit="1", n=counts[kind])
+    gap = _means(asked.values_of(HELD_OUT))[-1] - _means(asked.values_of(TRAIN))[-1]
+    for name, value in (("rise_last", _rise(asked)[-1]), ("gap_last", gap)):
+        if math.isfinite(value):
+            yield Measurement(name=name, value=float(value), unit="1", n=counts[HELD_OUT])
+    if _enough(asked.values_of(HELD_OUT)) and len(asked.saved):
+        yield from _best(asked)
+
+
+def _best(asked: Answers) -> Iterator[Measurement]:
     """Describe the checkpoint with the lowest held-out value, and how sure that is."""
+    saved, held = asked.saved, asked.values_of(HELD_OUT)
     count = held.shape[1]
-    low, high = intervals.interval(0.0 - held[best])
-    first = asked.checkpoints[int(np.flatnonzero(within)[0])]
-    numbers = [
-        ("best_epoch", asked.checkpoints[best].epoch, "epochs", None),
-        ("best_step", asked.checkpoints[best].step, "steps", None),
-        ("first_in_set", first.epoch, "epochs", None),
-        ("set_size", int(within.sum()), "epochs", None),
-        ("p_best", shares[best], "1", None),
-        ("depth", 0.0 - held[best].mean(), "1", (low, high)),
-        ("turned_p", intervals.above_share(held[saved[-1]] - held[best]), "1", None),
-    ]
-    if count > 1:
-        numbers.append(("depth_halves", -intervals.split_best(held[saved].T), "1", None))
+    shares, within = _choice(asked)
+    best = int(saved[held[saved].mean(axis=1).argmin()])
+    earliest = int(saved[intervals.earliest_within(held[saved].T)])
     line = np.concatenate([[0], saved])
     at = np.array([asked.checkpoints[c].epoch for c in line])
-    numbers.append(("slope_p", intervals.falling_share(held[line].T, at), "1", None))
-    return [
-        Measurement(name=name, value=float(value), unit=unit, n=count, interval=between)
-        for name, value, unit, between in numbers
+    found = [
+        ("best_epoch", asked.checkpoints[best].epoch, "epochs", None),
+        ("best_step", asked.checkpoints[best].step, "steps", None),
+        ("earliest_epoch", asked.checkpoints[earliest].epoch, "epochs", None),
+        ("first_in_set", asked.checkpoints[int(np.flatnonzero(within)[0])].epoch, "epochs", None),
+        ("set_size", int(within.sum()), "epochs", None),
+        ("p_best", shares[best], "1", None),
+        ("depth", 0.0 - held[best].mean(), "1", intervals.interval(0.0 - held[best])),
+        ("depth_halves", -intervals.split_best(held[saved].T), "1", None),
+        ("turned_p", intervals.above_share(held[saved[-1]] - held[best]), "1", None),
+        ("slope_p", intervals.falling_share(held[line].T, at), "1", None),
     ]
+    for name, value, unit, between in found:
+        yield Measurement(name=name, value=float(value), unit=unit, n=count, interval=between)
+
+
+def _turns(asked: Answers) -> Iterator[Row]:
+    """Say for each set where it is lowest, and whether it fell and then rose."""
+    saved = asked.saved
+    line = np.concatenate([[0], saved]).astype(int)
+    at = np.array([asked.checkpoints[c].epoch for c in line], dtype=float)
+    for kind in TURNING:
+        values = asked.values_of(kind)
+        if not values.shape[1] or not len(saved):
+            continue
+        means = values[line].mean(axis=1)
+        lines = intervals.two_lines(means, at)
+        place = int(means[1:].argmin()) + 1
+        inside: Array = np.zeros(len(line), dtype=bool)
+        if _enough(values):
+            inside[1:] = intervals.confidence_set(values[saved].T)
+        known = np.flatnonzero(inside)
+        turn, (first, last) = intervals.turning_place(values[line].T)
+        yield {
+            "set": kind,
+            "images": values.shape[1],
+            "lowest_epoch": int(at[place]),
+            "lowest": float(means[place]),
+            "earliest_epoch": int(at[intervals.earliest_within(values[saved].T) + 1])
+            if _enough(values)
+            else None,
+            "set_first": int(at[known[0]]) if len(known) else None,
+            "set_last": int(at[known[-1]]) if len(known) else None,
+            "turn_epoch": int(at[turn]),
+            "turn_first": int(at[first]) if _enough(values) else None,
+            "turn_last": int(at[last]) if _enough(values) else None,
+            "turned": lines is not None and lines.turned(),
+            "p_falls": lines.p_falls if lines else None,
+            "p_rises": lines.p_rises if lines else None,
+            "rises_p": intervals.above_share(values[line[-1]] - values[line[place]])
+            if _enough(values)
+            else None,
+        }
 
 
 def _images(asked: Answers) -> list[Row]:
@@ -154,13 +207,40 @@ def _images(asked: Answers) -> list[Row]:
     return [
         {
             "epoch": checkpoint.epoch,
-            "image": image.file,
-            "split": image.split,
+            "image": name,
+            "split": str(asked.kinds[i]),
             "value": cell(values[c, i]),
         }
         for c, checkpoint in enumerate(asked.checkpoints)
-        for i, image in enumerate(asked.images)
+        for i, name in enumerate(asked.names)
     ]
+
+
+def _trajectories(asked: Answers) -> Iterator[Row]:
+    """Describe how each image was learnt over the epochs."""
+    saved = asked.saved
+    if not len(saved):
+        return
+    with np.errstate(all="ignore"):
+        hardness = np.log(asked.losses[0]).mean(axis=(1, 2))
+    epochs = [asked.checkpoints[c].epoch for c in saved]
+    for i, name in enumerate(asked.names):
+        if asked.kinds[i] not in (HELD_OUT, COMPOSITION, TRAIN):
+            continue
+        values = asked.values[saved, i]
+        lowest = int(values.argmin())
+        half = next((k for k, v in enumerate(values) if v <= values[lowest] / 2), lowest)
+        yield {
+            "image": name,
+            "split": str(asked.kinds[i]),
+            "gain": float(-values[lowest]),
+            "lowest_epoch": epochs[lowest],
+            "half_epoch": epochs[half],
+            "last": float(values[-1]),
+            "rise": float(values[-1] - values[lowest]),
+            "spread": float(values.std()),
+            "base_log_loss": cell(hardness[i]),
+        }
 
 
 def _bands(asked: Answers) -> list[Row]:
@@ -172,7 +252,9 @@ def _bands(asked: Answers) -> list[Row]:
             if not inside.any():
                 continue
             values = asked.ratios[c][:, inside].mean(axis=(1, 2))[None]
-            held, train = _means(values[:, asked.held])[0], _means(values[:, ~asked.held])[0]
+            held, train, kept = (
+                _means(values[:, asked.of(kind)])[0] for kind in (HELD_OUT, TRAIN, KEPT)
+            )
             rows.append(
                 {
                     "epoch": checkpoint.epoch,
@@ -180,59 +262,104 @@ def _bands(asked: Answers) -> list[Row]:
                     "held_out": cell(held),
                     "train": cell(train),
                     "gap": cell(held - train),
+                    "kept": cell(kept),
                     "timesteps": int(inside.sum()),
                 }
             )
     return rows
 
 
-def _drift(asked: Answers) -> tuple[list[Row], list[Measurement]]:
-    """Sum up how far the prediction moved where the trigger was not asked for."""
-    rows: list[dict[str, Any]] = []
-    numbers: list[Measurement] = []
+def _memory(asked: Answers) -> Iterator[Row]:
+    """Say how far training images are known by heart, where nothing else can tell.
+
+    Caption gap: how much better the exact caption does than its tags in another order, beyond
+    what it does for the base model. Augment gap: how much better the exact image does than the
+    same one shifted and scaled a little. Pairs of one image, so an interval needs few of them.
+    """
+    train = {n: i for i, n in enumerate(asked.names) if asked.kinds[i] == TRAIN}
+    pairs = {
+        kind: [(train[asked.names[i]], int(i)) for i in np.flatnonzero(asked.of(kind))]
+        for kind in (SHUFFLED, AUGMENTED)
+    }
+    if not any(pairs.values()):
+        return
+    values = asked.values
     for c, checkpoint in enumerate(asked.checkpoints):
         row: dict[str, Any] = {"epoch": checkpoint.epoch}
-        for which, name in enumerate(("drift", "empty")):
-            values = asked.drifts[c, np.isfinite(asked.drifts[0, :, which]), which]
-            row |= {name: None, f"{name}_low": None, f"{name}_high": None}
-            if len(values) and np.isfinite(values).all():
-                low, high = intervals.interval(values)
-                row |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    for which, name in enumerate(("drift", "empty")):
-        if rows[-1][name] is not None:
-            between = (rows[-1][f"{name}_low"], rows[-1][f"{name}_high"])
-            count = int(np.isfinite(asked.drifts[0, :, which]).sum())
-            numbers.append(
-                Measurement(
-                    name=f"{name}_last", value=rows[-1][name], unit="1", n=count, interval=between
-                )
-            )
-    return list(rows), numbers
+        for kind, name in ((SHUFFLED, "caption_gap"), (AUGMENTED, "augment_gap")):
+            gaps = np.array([values[c, other] - values[c, own] for own, other in pairs[kind]])
+            row |= {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_n": len(gaps)}
+            if len(gaps) and finite(gaps):
+                low, high = intervals.interval(gaps)
+                row |= {name: float(gaps.mean()), f"{name}_low": low, f"{name}_high": high}
+        yield row
 
 
-def _caveats(asked: Answers, trigger: str) -> list[str]:
-    caveats = []
-    count = int(asked.held.sum())
+def _caveats(asked: Answers) -> Iterator[str]:
+    held = asked.values_of(HELD_OUT)
+    count = held.shape[1]
     if not count:
-        caveats.append(
+        yield (
             "No image was held out: the values are of training images only, which get better "
-            "even while they are learnt by heart."
+            "even while they are learnt by heart. The gaps in `memory` are weak evidence in their "
+            "place."
         )
-    elif count < intervals.FEWEST:
-        caveats.append(
-            f"Only {count} held-out image(s): a single picture may decide, and the intervals "
-            "are too narrow."
+    elif not _enough(held):
+        yield (
+            f"Only {count} held-out image(s): a single picture may decide, so no best epoch is "
+            f"named. {_each_minimum(asked)}"
         )
-    broken = [
-        f"Epoch {checkpoint.epoch} does not give finite numbers; it was left out."
-        for checkpoint, row in zip(asked.checkpoints, asked.values, strict=True)
-        if not finite(row)
-    ]
-    caveats += broken
-    if not trigger.strip():
-        caveats.append("The dataset names no trigger: drift without it was not measured.")
-    return caveats
+    for checkpoint, row in zip(asked.checkpoints, asked.values, strict=True):
+        if not finite(row):
+            yield f"Epoch {checkpoint.epoch} does not give finite numbers; it was left out."
+    if not asked.of(KEPT).any():
+        yield "What the base model must keep was not measured: no prompt without the trigger."
+
+
+def _each_minimum(asked: Answers) -> str:
+    """Say where each held-out image is lowest, when there are too few to speak for all."""
+    saved = asked.saved
+    if not len(saved):
+        return ""
+    lowest = asked.values_of(HELD_OUT)[saved].argmin(axis=0)
+    at = ", ".join(str(asked.checkpoints[saved[c]].epoch) for c in lowest)
+    return f"The lowest epoch of each: {at}."
+
+
+def _choice(asked: Answers) -> tuple[Array, Array]:
+    """Probability to be best, and membership in the confidence set, of every checkpoint."""
+    held, saved = asked.values_of(HELD_OUT), asked.saved
+    shares, within = np.zeros(len(held)), np.zeros(len(held), dtype=bool)
+    if _enough(held) and len(saved):
+        shares[saved] = intervals.best_shares(held[saved].T)
+        within[saved] = intervals.confidence_set(held[saved].T)
+    return shares, within
+
+
+def _rise(asked: Answers) -> Array:
+    """How far each checkpoint lies above the lowest held-out value, in depths of that value."""
+    means, saved = _means(asked.values_of(HELD_OUT)), asked.saved
+    depth = -float(means[saved].min()) if len(saved) else math.nan
+    if not depth > 0:
+        return np.full(len(means), np.nan)
+    rise: Array = (means + depth) / depth
+    return rise
+
+
+def _bounds(values: Array) -> tuple[Array, Array]:
+    """95 % interval of each checkpoint's mean over the images of a set."""
+    if not values.shape[1]:
+        return np.full(len(values), np.nan), np.full(len(values), np.nan)
+    return intervals.intervals(values.T)
+
+
+def _enough(values: Array) -> bool:
+    """Tell whether there are images enough to speak of a best epoch."""
+    return bool(values.shape[1] >= intervals.FEWEST)
+
+
+def _column(kind: str) -> str:
+    return kind.replace("-", "_")
 
 
 def _means(values: Array) -> Array:

@@ -80,6 +80,29 @@ def choose_prompts(text: str, dataset: Dataset, *, in_world: bool) -> tuple[Prom
     return tuple(Prompt(line, group_of(line, dataset), _split_of(line, dataset)) for line in found)
 
 
+def without_trigger(dataset: Dataset, count: int, *, in_world: bool) -> tuple[str, ...]:
+    """Make prompts that the LoRA should leave as they were: what the base model must keep.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    count : int
+        How many at most.
+    in_world : bool
+        As for `choose_prompts`.
+
+    Returns
+    -------
+    tuple of str
+        Two that have nothing to do with the dataset, then captions without the trigger; only the
+        former where the dataset names no trigger.
+    """
+    unrelated = _strangers() if in_world else UNRELATED
+    images = sorted(dataset.images, key=lambda image: image.sha256)
+    bare = [_bare(image.caption, dataset.trigger) for image in images if dataset.trigger]
+    return tuple(dict.fromkeys(prompt for prompt in (*unrelated, *bare) if prompt))[:count]
+
+
 def group_of(prompt: str, dataset: Dataset) -> str:
     """Tell what a prompt asks of the LoRA, from the tags that the training captions show.
 
@@ -109,8 +132,7 @@ def _prompts_of_world(dataset: Dataset) -> list[Prompt]:
     edits = _edits(dataset, functools.partial(_other_of_world, shown=shown))
     if not edits and extras:  # the captions have nothing to replace: add something
         edits = [_with(dataset.trigger, extras[0])]
-    avatars = (world.sample_avatar(random.Random(seed)) for seed in STRANGERS)
-    return _prompts(dataset, edits, places, [", ".join(world.tags(a)) for a in avatars])
+    return _prompts(dataset, edits, places, _strangers())
 
 
 def _prompts_of_photographs(dataset: Dataset) -> list[Prompt]:
@@ -173,6 +195,15 @@ def _split_of(prompt: str, dataset: Dataset) -> str:
     wanted = set(split_tags(prompt))
     images = (*dataset.train, *dataset.held_out)
     return next((i.split for i in images if set(split_tags(i.caption)) == wanted), "")
+
+
+def _strangers() -> tuple[str, ...]:
+    avatars = (world.sample_avatar(random.Random(seed)) for seed in STRANGERS)
+    return tuple(", ".join(world.tags(avatar)) for avatar in avatars)
+
+
+def _bare(caption: str, trigger: str) -> str:
+    return ", ".join(tagging.without(split_tags(caption), trigger))
 
 
 def _with(trigger: str, text: str) -> str:

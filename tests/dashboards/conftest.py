@@ -45,6 +45,7 @@ def loss(run: Path) -> Measured:
         {"epoch": e, "step": 80 * e, "file": f"fern-{e:06}.safetensors" if e else "",
          "held_out": held_out(e), "held_out_low": held_out(e) - 0.02,
          "held_out_high": held_out(e) + 0.02, "train": -0.03 * e, "gap": held_out(e) + 0.03 * e,
+         "composition": 0.8 * held_out(e), "kept": 0.01 * e,
          "rise": held_out(e) / 0.144 + 1, "p_best": 0.62 if e == 6 else 0.05}
         for e in range(EPOCHS + 1)
     ]  # fmt: skip
@@ -69,7 +70,28 @@ def loss(run: Path) -> Measured:
                  n("p_best", 0.62), n("images", 12, "images"), n("slope_p", 0.01)),
         tables={
             "epochs": rows, "log": log, "images": images, "bands": bands,
-            "drift": [{"epoch": e, "drift": 0.02 * e} for e in range(EPOCHS + 1)],
+            "turns": [
+                {"set": name, "images": 12, "lowest_epoch": 6, "earliest_epoch": 5, "turn_epoch": 6,
+                 "set_first": first, "set_last": first and first + 2, "turned": name == "held-out"}
+                for name, first in (("held-out", 5), ("composition", None), ("kept", 1))
+            ],
+            "trajectories": [
+                {"image": NASTY, "split": "train", "gain": 0.1, "lowest_epoch": 6,
+                 "half_epoch": 3, "rise": 0.02}
+            ],
+            "memory": [{"epoch": e, "caption_gap": 0.01 * e} for e in range(EPOCHS + 1)],
+            "log_events": [
+                {"event": "trap", "tag": NASTY, "step": None, "epoch": None, "text": NASTY,
+                 "value": None, "threshold": None},
+                {"event": "spike", "tag": "loss/current", "step": 40, "epoch": 1,
+                 "text": "a spike", "value": 9.0, "threshold": 1.0},
+            ],
+            "log_tags": [{"tag": NASTY, "kind": "step loss", "points": 240}],
+            "log_curves": [
+                {"tag": "lr/unet", "kind": "learning rate", "axis": "step", "step": s,
+                 "value": 1e-4}
+                for s in (0, 480, 960)
+            ],
             "dips": [{"step": 401, "epoch": 6, "loss": 0.12, "prominence": 0.03, "noise": 0.01}],
         },
         caveats=("Images of one set resemble each other: the band is too narrow.",),

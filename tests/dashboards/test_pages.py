@@ -74,7 +74,7 @@ def test_missing_and_broken_pictures_are_said_not_raised(name, copy_of_full):
 def test_the_overview_lists_what_was_not_measured(empty_run):
     drawn = drawn_well(page("overview", empty_run).run())
     assert "Not measured" in texts(drawn)
-    assert any(f"lorascope loss {empty_run}" in c.value for c in drawn.code)
+    assert any(f"lorascope add lora {empty_run} PATH" in c.value for c in drawn.code)
 
 
 def test_the_overview_explains_every_finding(full_run):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import math
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lorascope.records import Measured, seed_from
 from lorascope.run import Run
 from lorascope.tools import LOSS
 from lorascope.tools.loss import loss
+from lorascope.tools.prompts import UNRELATED
 from tests import pipelines
 
 FEW = {"strata": 2, "draws": 1}
@@ -54,11 +56,11 @@ def answer(tmp_path_factory, bases) -> Measured:
 
 
 def planted(tmp_path: Path, bases) -> dict[str, Path]:
-    """Five pictures, two of them held out, and two checkpoints."""
+    """Eight pictures, four held out and one kept out as a composition; two checkpoints."""
     root = tmp_path / "pictures"
     root.mkdir()
     images = []
-    for i in range(5):
+    for i in range(8):
         picture = np.random.default_rng(i).integers(0, 256, (64, 64, 3)).astype(np.uint8)
         Image.fromarray(picture).save(root / f"{i}.png")
         images.append(
@@ -67,7 +69,7 @@ def planted(tmp_path: Path, bases) -> dict[str, Path]:
                 sha256=hashlib.sha256((root / f"{i}.png").read_bytes()).hexdigest(),
                 caption="sks, red hat" if i % 2 else "sks, cat",
                 repeats=1,
-                split="held-out" if i < 2 else "train",
+                split="held-out" if i < 4 else "composition" if i == 4 else "train",
                 width=64,
                 height=64,
             )
@@ -116,15 +118,14 @@ def test_an_update_of_zero_is_exactly_the_base_model(inputs, bases, kind):
     for row in found.tables["epochs"]:
         assert row["held_out"] == row["train"] == row["gap"] == 0
         assert row["rise"] is None
-    for row in found.tables["drift"]:
-        assert row["drift"] == row["empty"] == 0
+        assert row["composition"] == row["kept"] == 0
     assert number(found, "depth") == 0
 
 
 def test_the_value_is_the_mean_log_ratio_done_by_hand(inputs, bases):
     base, dataset = bases["tiny"], read_dataset(inputs["dataset"])
     image = min(dataset.held_out, key=lambda i: i.sha256)
-    found = loss(inputs, strata=2, draws=2, images=1, seed=7)
+    found = loss(inputs, strata=2, draws=2, seed=7)
     pixels = np.array(Image.open(dataset.path(image)))
     lora = read_lora(inputs["lora"] / "fern-000002.safetensors")
     ratios = []
@@ -153,8 +154,10 @@ def test_epochs_are_means_over_their_images(answer):
     found = answer
     values = np.log(found.arrays["losses"] / found.arrays["losses"][0]).mean(axis=(2, 3))
     for c, row in enumerate(found.tables["epochs"]):
-        assert row["held_out"] == pytest.approx(values[c, :2].mean())
-        assert row["train"] == pytest.approx(values[c, 2:].mean())
+        assert row["held_out"] == pytest.approx(values[c, :4].mean())
+        assert row["composition"] == pytest.approx(values[c, 4])
+        assert row["train"] == pytest.approx(values[c, 5:8].mean())
+        assert row["kept"] == pytest.approx(values[c, 8:].mean())
         assert row["held_out_low"] <= row["held_out"] <= row["held_out_high"]
     assert [r["epoch"] for r in found.tables["epochs"]] == [0, 1, 2]
     assert [r["step"] for r in found.tables["epochs"]] == [0, 10, 20]
@@ -172,7 +175,7 @@ def test_rise_runs_from_zero_at_the_best_to_one_at_the_base_models_level(inputs,
 
 
 def test_every_third_of_the_noise_schedule_has_its_band(inputs):
-    rows = loss(inputs, strata=10, draws=1, images=1).tables["bands"]
+    rows = loss(inputs, strata=10, draws=1, images=1, kept=0).tables["bands"]
     rows = [r for r in rows if r["epoch"] == 1]
     assert {r["band"]: r["timesteps"] for r in rows} == {
         "composition": 3,
@@ -181,10 +184,10 @@ def test_every_third_of_the_noise_schedule_has_its_band(inputs):
     }
 
 
-def test_drift_grows_with_the_update(answer):
-    rows = answer.tables["drift"]
-    for name in ("drift", "empty"):
-        assert 0 == rows[0][name] < rows[1][name] < rows[2][name]
+def test_what_the_base_model_keeps_changes_more_the_larger_the_update(answer):
+    rows = answer.tables["epochs"]
+    assert rows[0]["kept"] == 0
+    assert abs(rows[1]["kept"]) < abs(rows[2]["kept"])
 
 
 def test_the_same_question_gives_the_same_bits(inputs, answer):
@@ -194,22 +197,88 @@ def test_the_same_question_gives_the_same_bits(inputs, answer):
     assert (one.arrays["losses"] == other.arrays["losses"]).all()
 
 
-def test_the_order_of_the_images_changes_no_bit(inputs, answer):
-    one = answer
+def ratios(found) -> dict[tuple[int, str, str], float]:
+    rows = found.tables["images"]
+    return {(r["epoch"], r["split"], r["image"]): r["value"] for r in rows}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_the_size_of_a_batch_changes_nothing_but_rounding(inputs, answer, batch):
+    assert ratios(loss(inputs, **FEW, batch=batch)) == pytest.approx(ratios(answer), abs=1e-5)
+
+
+def test_the_order_of_the_images_changes_nothing_but_rounding(inputs, answer):
     change(inputs, images=read_dataset(inputs["dataset"]).images[::-1])
-    other = loss(inputs, **FEW)
-    assert one.tables == other.tables
-    assert (one.arrays["losses"] == other.arrays["losses"]).all()
+    assert ratios(loss(inputs, **FEW)) == pytest.approx(ratios(answer), abs=1e-5)
 
 
-def test_other_images_change_no_bit_of_an_image(inputs, answer):
-    def of_one(found):
-        return [r["value"] for r in found.tables["images"] if r["image"] == "1.png"]
+def test_other_images_and_longer_prompts_change_nothing_but_rounding(inputs, answer):
+    images = list(read_dataset(inputs["dataset"]).images)
+    images[0] = dataclasses.replace(images[0], caption=", ".join(["sks", *["red hat"] * 60]))
+    change(inputs, images=tuple(images[:5]))
+    found = ratios(loss(inputs, **FEW))
+    same = {key: value for key, value in ratios(answer).items() if key in found}
+    same = {k: v for k, v in same.items() if k[2] not in ("0.png",) and k[1] != "kept"}
+    assert len(same) == 3 * 4
+    assert {key: found[key] for key in same} == pytest.approx(same, abs=1e-5)
 
-    change(inputs, images=read_dataset(inputs["dataset"]).images[1:3])
-    alone = of_one(loss(inputs, **FEW))
-    assert len(alone) == 3
-    assert alone == of_one(answer)
+
+def test_a_batch_without_room_on_the_card_is_halved(inputs, bases, answer, monkeypatch):
+    tiny, asked = bases["tiny"], []
+
+    def predict(noisy, at, cond, **more):
+        if len(noisy) > 3:
+            raise torch.OutOfMemoryError("no room")
+        asked.append(len(noisy))
+        return Base.predict(tiny, noisy, at, cond, **more)
+
+    monkeypatch.setattr(tiny, "predict", predict)
+    found = loss(inputs, **FEW, kept=0)
+    assert max(asked) <= 3
+    before = {k: v for k, v in ratios(answer).items() if k[1] != "kept"}
+    assert ratios(found) == pytest.approx(before, abs=1e-5)
+
+
+def test_only_new_checkpoints_are_asked(inputs, bases, tmp_path, monkeypatch):
+    inputs["losses"] = tmp_path / "losses"
+    inputs["losses"].mkdir()
+    tiny, asked = bases["tiny"], []
+
+    def predict(noisy, at, cond, **more):
+        asked.append(len(noisy))
+        return Base.predict(tiny, noisy, at, cond, **more)
+
+    monkeypatch.setattr(tiny, "predict", predict)
+    first = loss(inputs, **FEW)
+    everything, asked[:] = sum(asked), []
+    again = loss(inputs, **FEW)
+    one_batch = sum(asked)
+    assert again == dataclasses.replace(first, arrays=again.arrays)
+    assert one_batch < everything / 3
+    asked[:] = []
+    save(inputs, tiny, 3, 2.0)
+    third = loss(inputs, **FEW)
+    model = first.arrays["losses"][0].size
+    assert sum(asked) == one_batch + model
+    assert (third.arrays["losses"][:3] == first.arrays["losses"]).all()
+
+
+def test_answers_of_another_base_model_or_torn_ones_are_not_believed(inputs, bases, tmp_path):
+    inputs["losses"] = tmp_path / "losses"
+    inputs["losses"].mkdir()
+    first = loss(inputs, **FEW)
+    for file in inputs["losses"].iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert loss(inputs, **FEW) == dataclasses.replace(first, arrays=ANY)
+    with torch.no_grad():
+        weight = bases["tiny"].unet.conv_in.weight
+        before = weight.clone()
+        weight.mul_(1.5)
+        try:
+            other = loss(inputs, **FEW)
+        finally:
+            weight.copy_(before)
+    assert ratios(other) != pytest.approx(ratios(first), abs=1e-3)
 
 
 def test_another_seed_asks_with_other_noise(inputs, answer):
@@ -241,13 +310,75 @@ def test_without_held_out_images_training_images_are_measured_and_it_says_so(inp
     found = loss(inputs, **FEW)
     assert all(r["held_out"] is None and r["train"] is not None for r in found.tables["epochs"])
     assert number(found, "images") == 0
-    assert number(found, "train_images") == 5
+    assert number(found, "train_images") == 8
     assert "best_epoch" not in {m.name for m in found.numbers}
     assert any("No image was held out" in c for c in found.caveats)
 
 
-def test_two_held_out_images_are_called_few(answer):
-    assert any("Only 2 held-out" in c for c in answer.caveats)
+def test_below_four_held_out_images_no_epoch_is_named_best(inputs):
+    images = read_dataset(inputs["dataset"]).images
+    change(inputs, images=images[1:])
+    found = loss(inputs, **FEW)
+    names = {m.name for m in found.numbers}
+    assert not names & {"best_epoch", "p_best", "set_size", "earliest_epoch", "turned_p"}
+    assert all(r["p_best"] is None and r["in_set"] is None for r in found.tables["epochs"])
+    (said,) = (c for c in found.caveats if "Only 3 held-out" in c)
+    rows = [r for r in found.tables["trajectories"] if r["split"] == "held-out"]
+    lowest = ", ".join(str(row["lowest_epoch"]) for row in rows)
+    assert len(rows) == 3
+    assert said.endswith(f"The lowest epoch of each: {lowest}.")
+
+
+def test_each_set_has_a_row_of_its_own(answer):
+    assert [r["set"] for r in answer.tables["turns"]] == ["held-out", "composition", "kept"]
+    assert [r["images"] for r in answer.tables["turns"]] == [4, 1, number(answer, "kept")]
+
+
+def test_a_held_out_image_that_is_also_trained_on_is_named_and_left_out(inputs, answer):
+    dataset = read_dataset(inputs["dataset"])
+    Image.open(dataset.path(dataset.images[5])).resize((96, 96)).save(dataset.root / "0.png")
+    twin = dataclasses.replace(dataset.images[1], file="6.png", sha256=dataset.images[6].sha256)
+    change(inputs, images=(dataset.images[0], twin, *dataset.images[2:]))
+    found = loss(inputs, **FEW)
+    assert [(r["image"], r["other"], r["same"]) for r in found.tables["leaks"]] == [
+        ("0.png", "5.png", False),
+        ("6.png", "6.png", True),
+    ] or sorted(r["image"] for r in found.tables["leaks"]) == ["0.png", "6.png"]
+    assert number(found, "images") == 2
+    assert answer.tables["leaks"] == []
+
+
+def test_training_images_asked_about_in_other_ways_stand_in_for_held_out_ones(inputs):
+    images = read_dataset(inputs["dataset"]).images
+    long = [f"sks, cat, red hat, castle {i}, dog" for i in range(len(images))]
+    change(
+        inputs,
+        images=tuple(
+            dataclasses.replace(i, split="train", caption=text)
+            for i, text in zip(images, long, strict=True)
+        ),
+    )
+    found = loss(inputs, **FEW)
+    base, *rows = found.tables["memory"]
+    assert base["caption_gap"] == base["augment_gap"] == 0
+    assert all(row["caption_gap_n"] == row["augment_gap_n"] == 8 for row in rows)
+    assert all(row["caption_gap"] != 0 != row["augment_gap"] for row in rows)
+    assert rows[0]["caption_gap_low"] <= rows[0]["caption_gap"] <= rows[0]["caption_gap_high"]
+
+
+def test_without_dataset_or_base_only_the_log_speaks_and_without_a_log_it_is_refused(
+    inputs, tmp_path
+):
+    with pytest.raises(MissingInputError, match="lorascope add dataset"):
+        loss({"lora": inputs["lora"]}, **FEW)
+    inputs["log"] = tmp_path / "log.csv"
+    with LogWriter(inputs["log"]) as log:
+        for step in range(40):
+            log.add(LogRow(step=step + 1, epoch=step // 20 + 1, loss=0.1, lr_unet=1e-4, lr_text=0))
+    found = loss({"lora": inputs["lora"], "log": inputs["log"]}, **FEW)
+    assert "epochs" not in found.tables
+    assert len(found.tables["log"]) == 40
+    assert any("no dataset and no base" in c for c in found.caveats)
 
 
 def test_a_broken_checkpoint_is_left_out_and_named(inputs):
@@ -284,16 +415,23 @@ def test_the_log_is_described_and_its_dips_named(inputs, tmp_path):
     assert any("no better than chance" in c for c in found.caveats)
 
 
-def test_a_dataset_without_trigger_has_no_drift_without_it(inputs):
+def test_without_a_trigger_only_unrelated_prompts_are_kept(inputs):
     change(inputs, trigger="")
     found = loss(inputs, **FEW)
-    assert all(r["drift"] is None and r["empty"] is not None for r in found.tables["drift"])
-    assert any("no trigger" in c for c in found.caveats)
+    assert {r["image"] for r in found.tables["images"] if r["split"] == "kept"} == set(UNRELATED)
+
+
+def test_the_cost_is_said_before_it_is_paid(inputs, capsys):
+    loss(inputs, **FEW)
+    said = capsys.readouterr().err
+    assert "loss: 2 checkpoints x 12 pictures x 2 timesteps x 1 noises: 48 forwards" in said
 
 
 def test_questions_without_an_answer_are_refused(inputs, bases, tmp_path):
     with pytest.raises(BadInputError, match="strata"):
         loss(inputs, strata=0)
+    with pytest.raises(BadInputError, match="0 or more"):
+        loss(inputs, kept=-1)
     with pytest.raises(BadInputError, match="does not fit"):
         loss({**inputs, "base": Path("large")}, **FEW)
     change(inputs, images=())

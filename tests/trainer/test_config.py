@@ -28,6 +28,7 @@ OTHER = {  # differs from the default in every setting
     "repeats": 7,
     "resolution": 768,
     "held_out": 0.0,
+    "held_out_tag": "beach",
     "seed": 9,
     "save_every_epochs": 2,
     "rank": 4,

@@ -19,10 +19,7 @@ from trainer.data import (
     collect,
     epoch_batches,
     prepare,
-    split,
 )
-
-HASHES = [f"{n:064x}" for n in range(40)]
 
 
 class MeanColour:
@@ -46,35 +43,6 @@ def folder(tmp_path: Path) -> Path:
 
 def config(folder: Path, **changed: object) -> TrainConfig:
     return TrainConfig(base="x", dataset=folder, **changed)
-
-
-def held(sides: dict[str, str]) -> set[str]:
-    return {h for h, side in sides.items() if side == "held-out"}
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "expected"),
-    [(40, 0.2, 8), (10, 0.2, 2), (6, 0.05, 2), (6, 0, 0), (5, 0.2, 1), (2, 0.2, 0), (1, 0.5, 0)],
-)
-def test_so_many_images_are_held_out(count, share, expected):
-    assert len(held(split(HASHES[:count], share, 0, {}))) == expected
-
-
-def test_the_split_depends_on_content_and_seed_alone():
-    sides = split(HASHES, 0.2, 0, {})
-    assert split(HASHES[::-1], 0.2, 0, {}) == sides
-    assert held(split(HASHES, 0.2, 1, {})) != held(sides)
-
-
-def test_exact_duplicates_fall_on_one_side_and_count_once():
-    assert split(HASHES + HASHES[:20], 0.2, 0, {}) == split(HASHES, 0.2, 0, {})
-
-
-def test_decisions_that_stand_are_kept_when_images_are_added():
-    before = split(HASHES[:10], 0.2, 0, {})
-    after = split(HASHES, 0.2, 0, before)
-    assert {h: after[h] for h in before} == before
-    assert len(held(after)) == 8
 
 
 def test_renaming_files_does_not_change_the_split(folder):
@@ -126,6 +94,24 @@ def test_missing_captions_are_reported_and_nothing_is_invented(folder):
     assert "2 of 10 images have no caption" in said[0] and "3_fern/2.png" in said[0]
 
 
+def test_a_composition_is_kept_out_by_its_tag_and_offered_where_none_is_named(folder):
+    for n in (1, 2):
+        (folder / "3_fern" / f"{n}.txt").write_text("fern, night sky")
+    said: list[str] = []
+    offered = collect(config(folder, trigger="fern"), (64, 64), say=said.append)
+    assert offered.of("composition") == ()
+    assert said == [
+        "note: a background or outfit can be kept out whole with held_out_tag, such as "
+        "night sky (2 images)"
+    ]
+    said.clear()
+    found = collect(config(folder, held_out_tag="night sky"), (64, 64), say=said.append)
+    assert [i.file for i in found.of("composition")] == ["3_fern/1.png", "3_fern/2.png"]
+    assert said == []
+    collect(config(folder, held_out_tag="moon"), (64, 64), say=said.append)
+    assert "no caption has the tag 'moon'" in said[0]
+
+
 def test_images_beside_numbered_folders_are_reported(folder):
     shutil.copy(folder / "3_fern" / "0.png", folder / "cover.png")
     said: list[str] = []
@@ -165,7 +151,7 @@ def ready(*sizes: tuple[int, int], repeats: int = 3) -> list[Prepared]:
         Prepared(
             image=DatasetImage(
                 file=f"{n}.png",
-                sha256=HASHES[n],
+                sha256=f"{n:064x}",
                 caption=f"fern, {n}, a, b, c, d",
                 repeats=repeats,
                 split="train",
