@@ -1,4 +1,7 @@
-"""The grid's cells in order: which columns, which rows, which picture stands for an epoch."""
+"""Pictures in order: which columns, which rows, which one stands for an epoch.
+
+They are the cells of the grid, or in the same form the samples of a trainer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +85,7 @@ def layout(
         row = placed.get((epoch, column))
         if row is None:
             return None
-        title = f"{name_of(epoch)}: {column.prompt}, seed {column.seed}"
+        title = f"{name_of(epoch)}: {column.prompt}, {about(column)}"
         return {"file": row["file"], "url": urls[files[epoch, column]], "title": title}
 
     return {
@@ -92,8 +95,8 @@ def layout(
         "columns": [
             {
                 "label": c.prompt,
-                "group": f"{c.group}, seed {c.seed}",
-                "title": f"{c.prompt} ({c.group}, seed {c.seed})",
+                "group": about(c),
+                "title": f"{c.prompt} ({about(c)})",
                 "base": urls.get(files.get((0, c), Path()), ""),
             }
             for c in across
@@ -110,6 +113,11 @@ def layout(
             for epoch in epochs
         ],
     }
+
+
+def about(column: Column) -> str:
+    """Say what tells a column from others of the same prompt."""
+    return f"{column.group}, seed {column.seed}" if column.group else f"seed {column.seed}"
 
 
 def name_of(epoch: int) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboards import cells, components, thumbs
+from dashboards import cells, components, samples, thumbs
 from dashboards.charts import SHAPES
+from lorascope.errors import LorascopeError
+from lorascope.io.checkpoints import Checkpoint, readable_checkpoints
 from lorascope.records import EpochFit, Evidence, Fit, Table, Verdict
 from lorascope.run import Run
 
@@ -15,6 +17,7 @@ LEGEND = (
     "▽ underfit · ● good · △ overfit · ? uncertain · ★ the pick · bracket: as good as it · "
     "tick: a dip of the log"
 )
+BY_TRAINER = "Pictures that the trainer drew"
 
 
 def draw(run: Run, verdict: Verdict, found: Callable[[str], Evidence | None]) -> int | None:
@@ -35,30 +38,57 @@ def draw(run: Run, verdict: Verdict, found: Callable[[str], Evidence | None]) ->
         None where no epoch is known.
     """
     grid, weights, loss = found("grid"), found("weights"), found("loss")
-    pictures = grid.table("cells") if grid else ()
+    pictures, by_trainer = samples.pictures(run, grid)
+    sound, torn = saved(run)
     known = {e.epoch: e for e in verdict.epochs}
-    for row in (*pictures, *(weights.table("epochs") if weights else ())):
-        epoch = int(cells.number(row, "epoch"))
-        if epoch > 0 and epoch not in known:
-            known[epoch] = _unjudged(epoch, int(cells.number(row, "step")))
+    for row in (*(() if by_trainer else pictures), *(weights.table("epochs") if weights else ())):
+        _know(known, int(cells.number(row, "epoch")), int(cells.number(row, "step")))
+    for checkpoint in (*sound, *torn):
+        _know(known, checkpoint.epoch, checkpoint.step)
     if not known:
         return None
     chosen = _chosen(run, verdict, sorted(known))
-    prompts = list(dict.fromkeys(c.prompt for c in cells.columns(pictures)))
     prompt = prompt_of(pictures)
     dips = {int(cells.number(d, "epoch")) for d in loss.table("dips")} if loss else set()
     files = {e: cells.file_of(run.path, c) for e, c in cells.of_strip(pictures, prompt).items()}
     urls = thumbs.urls(files.values())
+    broken = {c.epoch for c in torn}
     tiles = [
-        tile(known[e], verdict, url=urls.get(files.get(e, Path()), ""), dip=e in dips)
+        tile(
+            known[e],
+            verdict,
+            url=urls.get(files.get(e, Path()), ""),
+            dip=e in dips,
+            torn=e in broken,
+        )
         for e in sorted(known)
     ]
     components.draw("strip", {"epochs": tiles, "chosen": chosen}, key=KEY, on_chosen_change=_take)
+    _draw_legend(pictures, by_trainer=by_trainer)
+    return chosen
+
+
+def saved(run: Run) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """List the checkpoints of a run: those that can be opened, and those that cannot."""
+    try:
+        sound, torn = readable_checkpoints(run.input("lora"))
+    except LorascopeError:
+        return [], []
+    return sound, list(torn)
+
+
+def _know(known: dict[int, EpochFit], epoch: int, step: int) -> None:
+    """Add an epoch that nobody judged yet."""
+    if epoch > 0 and epoch not in known:
+        known[epoch] = EpochFit(epoch=epoch, step=step, file="", fit=Fit.UNCERTAIN, probability=0.0)
+
+
+def _draw_legend(pictures: Table, *, by_trainer: bool) -> None:
+    prompts = list(dict.fromkeys(c.prompt for c in cells.columns(pictures)))
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(prompts) > 1:
             st.selectbox("Prompt", prompts, key=PROMPT, label_visibility="collapsed", width=300)
-        st.caption(LEGEND, width="content")
-    return chosen
+        st.caption(f"{BY_TRAINER} · {LEGEND}" if by_trainer else LEGEND, width="content")
 
 
 def choose(epoch: int) -> None:
@@ -89,7 +119,9 @@ def _chosen(run: Run, verdict: Verdict, known: list[int]) -> int:
     return chosen
 
 
-def tile(epoch: EpochFit, verdict: Verdict, *, url: str, dip: bool) -> dict[str, object]:
+def tile(
+    epoch: EpochFit, verdict: Verdict, *, url: str, dip: bool, torn: bool = False
+) -> dict[str, object]:
     """Say what the strip shows of one epoch."""
     best = verdict.best
     alike = best.set if best and len(best.set) > 1 else ()
@@ -101,6 +133,7 @@ def tile(epoch: EpochFit, verdict: Verdict, *, url: str, dip: bool) -> dict[str,
     said += [f"{epoch.probability:.0%} sure"] if epoch.probability else []
     said += ["the pick"] if is_best else ["as good as the pick"] if place else []
     said += ["a dip of the training loss lies here"] if dip else []
+    said += ["its file cannot be opened"] if torn else []
     return {
         "epoch": epoch.epoch,
         "url": url,
@@ -111,10 +144,6 @@ def tile(epoch: EpochFit, verdict: Verdict, *, url: str, dip: bool) -> dict[str,
         "dip": dip,
         "title": ", ".join(said),
     }
-
-
-def _unjudged(epoch: int, step: int) -> EpochFit:
-    return EpochFit(epoch=epoch, step=step, file="", fit=Fit.UNCERTAIN, probability=0.0)
 
 
 def prompt_of(pictures: Table) -> str:

@@ -313,6 +313,13 @@ def test_a_folder_that_cannot_become_a_run_is_one_clear_message(tmp_path, kind, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_called_whole_is_not_taken_for_a_damaged_lora(tmp_path):
+    folder = bad_folder(tmp_path, "pictures")
+    Run.create(folder / "whole", base="", base_digest="")
+    with pytest.raises(BadInputError, match="holds 1 pictures and no LoRA"):
+        take(folder, tmp_path / "run")
+
+
 def test_nothing_is_written_into_the_folder_or_over_another_run(tmp_path, model, empty_run):
     with pytest.raises(BadInputError, match="only read"):
         take(model, model / "run")

@@ -6,7 +6,7 @@ import pytest
 from lorascope.io.event_file import Events, Series
 from lorascope.records import Confidence, Evidence, Measured, Measurement, Row, Severity
 from lorascope.rules.logs import DIVERGED, RULES_OF_LOGS
-from lorascope.tools import logged
+from lorascope.tools import log_reading, logged
 
 STEPS = 2000
 HELD_OUT: list[Row] = [
@@ -37,7 +37,7 @@ def seen_of(tmp_path, monkeypatch):
             for tag, values in tags.items()
         }
         events = Events(series=series, files=(), damage=())
-        monkeypatch.setattr(logged, "read_events", lambda _path: events)
+        monkeypatch.setattr(log_reading, "read_events", lambda _path: events)
         found = logged.describe_logs({"events": tmp_path}, [])
         tables = {**found.tables, **({"epochs": HELD_OUT} if held_out else {})}
         measured = Measured(numbers=found.numbers, tables=tables)

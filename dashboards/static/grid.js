@@ -87,7 +87,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
   };
   grid.onkeydown = (event) => {
     const here = event.target.closest(".cell");
-    if (event.key === "d" || event.key === "D") return difference(grid);
+    const based = data.columns.some((column) => column.base);
+    if (based && (event.key === "d" || event.key === "D")) return difference(grid);
     if (!here) return;
     if (event.key === " ") {
       event.preventDefault();

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboards import cells, parts, strip
+from dashboards import cells, grids, origins, parts, samples, strip
 from dashboards.charts import SHAPES
 from lorascope.records import Finding, Outcome, Severity
 
@@ -50,11 +50,14 @@ with said:
         sure = f", {fit.probability:.0%} sure" if fit.probability else ""
         st.markdown(f"You look at epoch {fit.epoch}: {SHAPES[fit.fit]} {fit.fit}{sure}.")
         parts.command(f"lorascope pick {page.run.shell} {fit.epoch} --to FOLDER")
+    if not verdict.epochs:  # then it is the most that can be said
+        origins.draw(page.run)
 with seen:
-    table = grid.table("cells") if grid else ()
+    table, by_trainer = samples.pictures(page.run, grid)
     here = cells.of_strip(table, strip.prompt_of(table)).get(page.epoch or 0)
     if here:
-        parts.picture(cells.file_of(page.run.path, here), f"Epoch {page.epoch}: {here['prompt']}")
+        drawn = ", drawn by the trainer" if by_trainer else ""
+        grids.picture(page, here, f"Epoch {page.epoch}: {here['prompt']}{drawn}")
 
 if verdict.findings:
     st.subheader("Findings")
@@ -62,9 +65,11 @@ if verdict.findings:
         draw_finding(finding)
 elif verdict.outcome is not Outcome.INCONCLUSIVE:
     st.markdown("Nothing was found against it.")
+if verdict.epochs:
+    origins.draw(page.run)
 if verdict.not_measured:
     st.subheader("Not measured")
     st.caption("What nobody looked at is never taken for good.")
     gaps = (f"- **{parts.plain(g.tool)}**: {parts.plain(g.why)}" for g in verdict.not_measured)
     st.markdown("\n".join(gaps))
-    parts.command("\n".join(g.command for g in verdict.not_measured))
+    parts.command("\n".join(dict.fromkeys(g.command for g in verdict.not_measured)))

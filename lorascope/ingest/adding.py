@@ -12,9 +12,9 @@ from lorascope.ingest.pictures import Sample, bring_samples, find_prompts
 from lorascope.io import train_settings
 from lorascope.io.checkpoints import Checkpoint, list_checkpoints
 from lorascope.io.dataset_file import Dataset, Split
-from lorascope.io.foreign_folder import PROMPT_FILES, event_files, survey
+from lorascope.io.foreign.folder import PROMPT_FILES, event_files, survey
+from lorascope.io.foreign.layouts import named_sample, printable
 from lorascope.io.images import ENDINGS as PICTURES
-from lorascope.io.layouts import named_sample, printable
 from lorascope.io.lora_facts import DAMAGED, LORA, facts_of
 from lorascope.io.lora_file import read_metadata
 from lorascope.run import BUNDLE, Run

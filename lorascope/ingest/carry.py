@@ -13,7 +13,7 @@ from typing import Self
 
 from lorascope import storage, tables
 from lorascope.errors import StorageError
-from lorascope.io.layouts import printable
+from lorascope.io.foreign.layouts import printable
 from lorascope.progress import track
 from lorascope.records import Row
 from lorascope.run import Run

@@ -10,8 +10,8 @@ from lorascope.errors import BadInputError, LorascopeError
 from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, Split, read_dataset, write_dataset
 from lorascope.io.folders import NUMBERED, scan_training_folder
-from lorascope.io.foreign_configs import Settings
-from lorascope.io.layouts import DATASET_FOLDERS
+from lorascope.io.foreign.layouts import DATASET_FOLDERS
+from lorascope.io.foreign.settings import Settings
 from lorascope.io.scan import Say, scan_images
 from lorascope.io.train_settings import Folder
 from lorascope.run import Run

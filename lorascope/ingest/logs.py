@@ -7,8 +7,8 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 from lorascope.ingest.carry import Carrier, safe_name
 from lorascope.io.checkpoints import TrainingGroup
-from lorascope.io.foreign_folder import event_files
-from lorascope.io.layouts import LOG_FOLDERS, log_start
+from lorascope.io.foreign.folder import event_files
+from lorascope.io.foreign.layouts import LOG_FOLDERS, log_start
 
 SLACK_S = 300.0  # a log is opened some time after its trainer has started
 

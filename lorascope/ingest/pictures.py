@@ -11,9 +11,9 @@ from lorascope import storage, tables
 from lorascope.errors import LorascopeError
 from lorascope.ingest.carry import Carrier, targets
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.layouts import ONETRAINER, NamedSample, named_sample
+from lorascope.io.foreign.layouts import ONETRAINER, NamedSample, named_sample
+from lorascope.io.foreign.prompts import SamplePrompt, read_sample_prompts
 from lorascope.io.lora_facts import facts_of
-from lorascope.io.prompt_files import SamplePrompt, read_sample_prompts
 from lorascope.records import Row
 
 COLUMNS = ("file", "epoch", "step", "index", "prompt", "negative", "seed", "width", "height",

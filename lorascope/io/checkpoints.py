@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lorascope.errors import BadInputError, MissingInputError
-from lorascope.io.layouts import DIFFUSERS_FILES, NamedState, named_state, trainer_of
+from lorascope.io.foreign.layouts import DIFFUSERS_FILES, NamedState, named_state, trainer_of
 from lorascope.io.lora_facts import DAMAGED, LORA, UNKNOWN, Facts, facts_of
 
 ENDING = ".safetensors"

@@ -362,7 +362,9 @@ def test_a_checkpoint_saved_twice_is_drawn_once(inputs, painter):
     same = (inputs["lora"] / "fern-000001.safetensors").read_bytes()
     (inputs["lora"] / "again-000002.safetensors").write_bytes(same)
     (inputs["lora"] / "fern-000002.safetensors").unlink()
-    assert len(grid(inputs, **QUICK).tables["cells"]) == len(painter.painted) > 0
+    cells = grid(inputs, **QUICK).tables["cells"]
+    assert {c["epoch"] for c in cells} == {0, 1, 2}
+    assert len(painter.painted) == len({c["file"] for c in cells}) == len(cells) * 2 // 3
 
 
 def test_strengths_are_rows_of_their_own_and_zero_is_the_base_model(inputs, painter):

@@ -1,74 +1,25 @@
-"""Logs of any trainer: described as they are, with their noise, their events and their traps."""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""Logs of any trainer: described as they are, with their noise, their epochs and what was saved."""
 
 import numpy as np
 import pytest
 
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.event_file import Events, Series
-from lorascope.io.lora_file import LoraModule, write_lora
 from lorascope.io.train_log import LogRow, LogWriter
 from lorascope.metrics import curves
 from lorascope.records import Measured
 from lorascope.tables import as_csv, column_types
-from lorascope.tools import logged
+from lorascope.tools import log_reading, logged
 from lorascope.tools.logged import describe_logs
+from tests.tools.conftest import (
+    checkpoints,
+    events_of,
+    losses,
+    number,
+    series,
+)
 
-PER_EPOCH = 50
-TRAINED = {"ss_num_batches_per_epoch": str(PER_EPOCH)}
 TAG_COLUMNS = "tag kind part points first_step last_step first last lowest lowest_step".split()
 EVENT_COLUMNS = "event step epoch value threshold text".split()
-
-
-def series(tag: str, values, steps=None, times=None) -> Series:
-    values = np.asarray(values, dtype=np.float64)
-    steps = np.arange(1, len(values) + 1) if steps is None else np.asarray(steps)
-    return Series(
-        tag=tag,
-        steps=steps.astype(np.int64),
-        times=np.asarray(steps if times is None else times, dtype=np.float64),
-        values=values,
-    )
-
-
-@pytest.fixture
-def describe(tmp_path, monkeypatch):
-    """Describe series as if they had been read from event files."""
-
-    def ask(*given: Series, checkpoints=(), damage: tuple[str, ...] = ()) -> Measured:
-        events = Events(series={s.tag: s for s in given}, files=(), damage=damage)
-        monkeypatch.setattr(logged, "read_events", lambda _path: events)
-        return describe_logs({"events": tmp_path}, checkpoints)
-
-    return ask
-
-
-def checkpoints(folder: Path, metadata: Mapping[str, str] = TRAINED, *, steps=(50, 100, 150)):
-    found = []
-    for epoch, step in enumerate(steps, 1):
-        path = folder / f"fern-{epoch:06}.safetensors"
-        rng = np.random.default_rng(epoch)
-        up, down = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 2), (2, 4)))
-        names = ("lora_unet_a", "lora_unet_b")
-        modules = [LoraModule(name=name, down=down, up=up, alpha=2.0) for name in names]
-        write_lora(path, modules, dict(metadata))
-        found.append(Checkpoint(path, epoch, step))
-    return found
-
-
-def losses(rng, epochs: int = 6, levels=None) -> np.ndarray:
-    levels = np.ones(epochs) if levels is None else np.asarray(levels, dtype=float)
-    return (rng.exponential(0.1, size=(len(levels), PER_EPOCH)) * levels[:, None]).ravel()
-
-
-def events_of(found: Measured, event: str) -> list:
-    return [row for row in found.tables["log_events"] if row["event"] == event]
-
-
-def number(found: Measured, name: str) -> float:
-    return next(n.value for n in found.numbers if n.name == name)
 
 
 def test_a_kohya_log_is_described_by_its_own_epochs(describe, tmp_path, rng):
@@ -150,7 +101,7 @@ def test_else_the_log_is_cut_at_the_checkpoints(describe, tmp_path, rng):
 
 def test_else_it_is_cut_into_parts_that_are_nobodys_epochs(describe, rng):
     found = describe(series("loss/current", losses(rng)))
-    assert len(found.tables["log_epochs"]) == logged.PARTS
+    assert len(found.tables["log_epochs"]) == log_reading.PARTS
     assert all(row["epoch"] is None for row in found.tables["dips"])
     assert any("equal parts" in c for c in found.caveats)
 
@@ -310,24 +261,6 @@ def test_our_own_log_comes_first_and_keeps_its_epochs(tmp_path, rng):
     assert [row["tag"] for row in found.tables["log_tags"]] == ["loss", "lr_unet"]
 
 
-def test_nan_is_named_where_it_begins(describe, tmp_path, rng):
-    values = losses(rng)
-    values[120:] = np.nan
-    found = describe(series("loss/current", values), checkpoints=checkpoints(tmp_path))
-    (row,) = events_of(found, "nan")
-    assert (row["step"], row["epoch"], row["value"]) == (121, 3, 180)
-    assert "never a number again" in row["text"]
-    assert number(found, "log_nan") == 180
-    assert [r["epoch"] for r in found.tables["log_epochs"]] == [1, 2, 3]
-
-
-def test_a_log_of_nan_alone_is_described(describe, tmp_path):
-    found = describe(series("loss/current", np.full(60, np.nan)))
-    assert events_of(found, "nan")[0]["step"] == 1
-    assert found.tables["log_epochs"] == []
-    assert found.tables["dips"] == []
-
-
 STRANGE = {
     "one step": [0.5],
     "one NaN": [np.nan],
@@ -351,172 +284,6 @@ def test_strange_steps_are_described_all_the_same(describe, tmp_path):
     given = series("loss/current", [1, 2, 3], [-5, 4, 2**62])
     assert len(describe(given).tables["log"]) == 3
     assert len(describe(given, checkpoints=checkpoints(tmp_path)).tables["log"]) == 3
-
-
-def test_spikes_next_to_each_other_count_once(describe, rng):
-    values = losses(rng, 20)
-    values[[300, 303, 700]] = 1e3, 1e4, 1e3
-    found = describe(series("loss/current", values))
-    assert [(r["step"], r["value"]) for r in events_of(found, "spike")] == [(304, 1e4), (701, 1e3)]
-    assert not events_of(describe(series("loss/current", losses(rng, 20))), "spike")
-
-
-def test_a_thousand_spikes_are_cut_to_the_highest(describe, rng):
-    values = losses(rng, 100)
-    values[::40] = 1e4
-    assert len(events_of(describe(series("loss/current", values)), "spike")) == logged.MOST_EVENTS
-
-
-def test_a_loss_that_runs_away_is_named(describe, tmp_path, rng):
-    levels = np.concatenate([np.linspace(2, 1, 30), np.geomspace(1, 8, 10)])
-    found = describe(series("loss/current", losses(rng, levels=levels)))
-    (row,) = events_of(found, "diverging")
-    assert row["value"] > 1
-    assert row["step"] > 900
-    steady = describe(series("loss/current", losses(rng, levels=np.linspace(2, 1, 40))))
-    assert not events_of(steady, "diverging")
-
-
-def test_a_resting_loss_and_a_change_of_level_are_named(describe, tmp_path, rng):
-    quiet = np.repeat([1.0, 0.5], 600) * (1 + 0.02 * rng.normal(size=1200))
-    found = describe(series("loss/current", quiet), checkpoints=checkpoints(tmp_path))
-    (row,) = events_of(found, "level")
-    assert (row["epoch"], row["value"]) == (13, pytest.approx(-0.5, abs=0.01))
-    (rest,) = events_of(found, "plateau")
-    assert 550 <= rest["step"] <= 900
-
-
-def test_noise_has_no_levels(describe, tmp_path, rng):
-    saved = checkpoints(tmp_path)
-    for _ in range(12):
-        noise = describe(series("loss/current", losses(rng, 24)), checkpoints=saved)
-        assert not events_of(noise, "level")
-
-
-def test_a_schedule_is_told_once_for_equal_rates(describe, rng):
-    rate = np.concatenate([np.linspace(1e-6, 1e-4, 30), np.linspace(1e-4, 1e-5, 200)])
-    found = describe(
-        series("loss/current", losses(rng)), series("lr/group1", rate), series("lr/unet", rate)
-    )
-    assert [r["tag"] for r in events_of(found, "schedule")] == ["lr/unet"]
-    assert "linear-like" in events_of(found, "schedule")[0]["text"]
-    assert events_of(found, "warmup end")[0]["step"] == 30
-    assert events_of(found, "final rate")[0]["value"] == pytest.approx(0.1)
-
-
-def test_constant_rates_restarts_and_adaptive_rates_are_told(describe, rng):
-    cosine = np.tile(0.5 * (1 + np.cos(np.pi * np.arange(100) / 100)), 3)
-    found = describe(
-        series("lr/unet", np.ones(300)),
-        series("lr/textencoder", cosine),
-        series("lr/d*lr/unet", np.geomspace(1e-6, 1e-3, 300)),
-    )
-    texts = [row["text"] for row in events_of(found, "schedule")]
-    assert any("lr/unet is constant" in text for text in texts)
-    assert any("cosine-like" in text and "2 restart" in text for text in texts)
-    assert [row["step"] for row in events_of(found, "restart")] == [101, 201]
-    assert events_of(found, "adaptive rate")[0]["value"] == pytest.approx(1000)
-
-
-def test_the_knee_of_the_largest_norm_and_the_share_of_held_modules(describe, tmp_path, rng):
-    saved = checkpoints(tmp_path, {**TRAINED, "ss_scale_weight_norms": "1.0"})
-    norm = np.minimum(np.arange(300) / 100, 1.0)
-    found = describe(
-        series("max_norm/max_key_norm", norm),
-        series("max_norm/keys_scaled", np.where(np.arange(300) > 100, 1, 0)),
-        checkpoints=saved,
-    )
-    (row,) = events_of(found, "max-norm knee")
-    assert row["step"] == pytest.approx(101, abs=3)
-    assert (row["value"], row["threshold"]) == (pytest.approx(1, abs=0.03), 1.0)
-    assert events_of(found, "max-norm scaled")[0]["value"] == 0.5  # 1 of 2 modules
-    growing = describe(series("max_norm/max_key_norm", np.arange(300.0)), checkpoints=saved)
-    assert not events_of(growing, "max-norm knee")
-
-
-def traps(found: Measured) -> set:
-    return {row["tag"] for row in events_of(found, "trap")}
-
-
-def test_the_traps_of_a_kohya_validation_are_named(describe, tmp_path, rng):
-    metadata = {
-        **TRAINED,
-        "ss_validation_split": "0.1",
-        "ss_validation_seed": "None",
-        "ss_min_snr_gamma": "5.0",
-        "ss_debiased_estimation": "True",
-    }
-    found = describe(
-        series("loss/current", losses(rng)),
-        series("loss/average", losses(rng)),
-        series("loss/validation/epoch_divergence", [0.1, 0.2], [1, 2]),
-        series("loss/validation/epoch_average", [0.1, 0.2], [1, 2]),
-        checkpoints=checkpoints(tmp_path, metadata),
-    )
-    assert traps(found) == {
-        "loss/average",
-        "loss/validation/epoch_divergence",
-        "loss/validation/epoch_average",
-        "ss_validation_split",
-        "ss_min_snr_gamma",
-        "ss_debiased_estimation",
-    }
-    leak = next(r for r in events_of(found, "trap") if r["tag"] == "ss_validation_split")
-    assert "3.45 of 4" in leak["text"]
-
-
-def test_a_seed_of_its_own_and_no_weighting_are_no_traps(describe, tmp_path, rng):
-    metadata = {
-        **TRAINED,
-        "ss_validation_split": "0.1",
-        "ss_validation_seed": "0",
-        "ss_min_snr_gamma": "None",
-        "ss_debiased_estimation": "False",
-    }
-    saved = checkpoints(tmp_path, metadata)
-    assert traps(describe(series("loss/current", losses(rng)), checkpoints=saved)) == set()
-
-
-def recorded(true: list[float], within: int) -> list[float]:
-    """What a trainer shows that appends in its first epoch and replaces the first later."""
-    kept: list[float] = []
-    shown = []
-    for i, value in enumerate(true):
-        kept = [*kept, value] if i < within else [value, *kept[1:]]
-        shown.append(float(np.mean(kept)))
-    return shown
-
-
-def test_validations_that_stay_for_ever_are_found_and_worked_back(describe, tmp_path, rng):
-    true = [1.0, 0.9, 0.8, 0.6, 0.5]
-    shown = recorded(true, 3)
-    assert shown[-1] == pytest.approx(0.733, abs=1e-3)
-    found = describe(
-        series("loss/current", losses(rng)),
-        series("loss/validation/step_average", shown, [10, 20, 30, 60, 110]),
-        checkpoints=checkpoints(tmp_path),
-    )
-    row = next(r for r in events_of(found, "trap") if r["value"] is not None)
-    assert row["value"] == pytest.approx(0.5)
-    assert "3 values in the first epoch" in row["text"]
-
-
-def test_one_validation_in_the_first_epoch_stays_nowhere(describe, tmp_path, rng):
-    found = describe(
-        series("loss/current", losses(rng)),
-        series("loss/validation/step_average", [0.5, 0.4], [50, 100]),
-        checkpoints=checkpoints(tmp_path),
-    )
-    assert all("first epoch" not in row["text"] for row in events_of(found, "trap"))
-
-
-def test_onetrainer_validates_at_one_timestep(describe, rng):
-    found = describe(
-        series("loss/train_step", losses(rng)),
-        series("loss/validation_step/cats", [0.3, 0.2], [100, 200]),
-    )
-    (row,) = events_of(found, "trap")
-    assert "one timestep" in row["text"]
 
 
 @pytest.mark.slow

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.errors import BadInputError, MissingInputError
-from lorascope.io.foreign_configs import ENDINGS as CONFIG_ENDINGS
+from lorascope.io.foreign.config_file import ENDINGS as CONFIG_ENDINGS
+from lorascope.io.foreign.layouts import LOG_FOLDERS, is_state_folder, log_start, printable
 from lorascope.io.images import ENDINGS as PICTURES
-from lorascope.io.layouts import LOG_FOLDERS, is_state_folder, log_start, printable
 
 DEEPEST = 6  # folders below the one that is named
 MOST = 200_000  # files; a folder with more is no training's

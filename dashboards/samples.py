@@ -1,0 +1,123 @@
+"""The pictures that another trainer drew while it trained, in the form of the grid's cells."""
+
+import csv
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope import tables
+from lorascope.ingest.pictures import TABLE, TYPES
+from lorascope.records import Evidence, Row, Scalar, Table
+from lorascope.run import Run
+
+Place = tuple[Scalar, Scalar]  # index of the prompt and its text: one column
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """What lies in ``samples/trainer``."""
+
+    cells: Table = ()  # one row a picture at a saved epoch; epoch 0 is the base model
+    between: int = 0  # pictures drawn between two saves: they show no epoch
+    unread: int = 0  # damaged rows
+
+
+def read(run: Run) -> Samples:
+    """Read which picture shows which epoch and prompt; what is damaged is counted and left out."""
+    folder = run.place("drawn")
+    try:
+        state = (folder / TABLE).stat()
+    except OSError:
+        return Samples()
+    return _read(folder, run.path, state.st_mtime_ns)
+
+
+def pictures(run: Run, grid: Evidence | None) -> tuple[Table, bool]:
+    """Choose the pictures that stand for the epochs.
+
+    Returns
+    -------
+    cells : table
+        The grid's where there are some, else the trainer's samples.
+    by_trainer : bool
+        Whether they are the trainer's.
+    """
+    own = grid.table("cells") if grid else ()
+    if own:
+        return own, False
+    drawn = read(run).cells
+    return drawn, bool(drawn)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(folder: Path, run: Path, _mtime_ns: int) -> Samples:
+    """Read a table once for each state that it was seen in."""
+    try:
+        lines = csv.reader(io.StringIO((folder / TABLE).read_text("utf-8", "replace"), newline=""))
+        header, *rest = [line for line in lines if line]
+    except (OSError, ValueError, csv.Error):
+        return Samples(unread=1)
+    rows = [_row(header, line) for line in rest]
+    sound = [row for row in rows if row is not None]
+    placed = sorted((row for row in sound if row["epoch"] is not None), key=_order)
+    return Samples(
+        cells=_cells(placed, folder.relative_to(run)),
+        between=len(sound) - len(placed),
+        unread=len(rows) - len(sound),
+    )
+
+
+def _row(header: Sequence[str], line: Sequence[str]) -> Row | None:
+    """Give one row its types; None where it is damaged or names no file of the folder."""
+    if len(line) != len(header):
+        return None
+    text = io.StringIO()
+    csv.writer(text).writerows([header, line])
+    try:
+        (row,) = tables.from_csv(text.getvalue(), TYPES)
+    except (ValueError, KeyError):
+        return None
+    file, epoch = str(row["file"]), row["epoch"]
+    inside = Path(file).name == file and file not in ("", "..") and "\0" not in file
+    return row if inside and not (isinstance(epoch, int) and epoch < 0) else None
+
+
+def _cells(rows: Sequence[Row], folder: Path) -> Table:
+    """Arrange rows like the grid's cells: a column is one of the prompts."""
+    seeds: dict[Place, dict[Scalar, None]] = {}
+    for row in rows:
+        seeds.setdefault(_place(row), {})[row["seed"]] = None
+    return tuple(_cell(row, list(seeds[_place(row)]), folder) for row in rows)
+
+
+def _cell(row: Row, seeds: Sequence[Scalar], folder: Path) -> Row:
+    index, text = row["index"], str(row["prompt"])
+    number = f"prompt {index + 1}" if isinstance(index, int) else ""
+    seed: Scalar = "differs" if len(seeds) > 1 else "unknown" if seeds[0] is None else seeds[0]
+    own: Mapping[str, Scalar] = {"own seed": row["seed"]} if len(seeds) > 1 else {}
+    return {
+        "epoch": row["epoch"],
+        "step": row["step"],
+        "prompt": text or number or "prompt unknown",
+        "group": number if text else "",
+        "seed": seed,
+        **own,
+        "negative": row["negative"],
+        "width": row["width"],
+        "height": row["height"],
+        "taken": row["taken"],
+        "file": (folder / str(row["file"])).as_posix(),
+    }
+
+
+def _place(row: Row) -> Place:
+    return row["index"], row["prompt"]
+
+
+def _order(row: Row) -> tuple[float, str, float, float, str, str]:
+    """Sort by column, then by time: of two pictures of one place the later is the one shown."""
+    numbers = [row[key] for key in ("index", "epoch", "step")]
+    index, epoch, step = (n if isinstance(n, int) else float("inf") for n in numbers)
+    return index, str(row["prompt"]), epoch, step, str(row["taken"]), str(row["file"])

@@ -1,0 +1,198 @@
+"""One command per tool, made from its function: a keyword is an option, its docstring the help.
+
+The names and the one-line texts stand here, so that the list of commands loads no tool.
+"""
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorascope.cli.shared import safe
+from lorascope.errors import BadInputError, LorascopeError, StorageError
+from lorascope.records import Tool
+
+TOOL_NAMES = ("loss", "grid", "heatmap", "tags", "vae", "weights")
+ABOUT = {
+    "loss": "Held-out loss of every saved epoch, and the dips of the log.",
+    "grid": "The epoch x prompt grid, beside the base model.",
+    "heatmap": "Where each tag acts: attention maps, LoRA beside base.",
+    "tags": "Tag frequency, and captions without the activation tag.",
+    "vae": "What the VAE loses of each image before any training.",
+    "weights": "Norms, rank, dead and broken modules, epoch by epoch.",
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {"loss": {"strata": 8, "draws": 1}, "tags": {}, "vae": {}, "weights": {}},
+    "standard": {
+        "loss": {"strata": 10, "draws": 2},
+        "grid": {},
+        "heatmap": {},
+        "tags": {},
+        "vae": {},
+        "weights": {},
+    },
+    "thorough": {
+        "loss": {"strata": 20, "draws": 4, "train_images": 0},
+        "grid": {"seeds": "1,2,3"},
+        "heatmap": {},
+        "tags": {},
+        "vae": {},
+        "weights": {},
+    },
+}
+LOOKS_AT_FILES = ("weights",)  # tools that take LoRA files in place of a run
+
+
+def command_for(tool: Tool) -> click.Command:
+    """Build `lorascope TOOL RUN`: one option per keyword of the tool's function."""
+    files = tool.name in LOOKS_AT_FILES
+
+    @click.pass_context
+    def call(ctx: click.Context, /, runs: tuple[Path, ...], as_json: bool, **params: Any) -> None:
+        from lorascope import report
+        from lorascope.run import Run
+
+        if files and all(one.suffix.lower() == ".safetensors" for one in runs):
+            click.echo(_of_files(tool, runs, as_json=as_json))
+            return
+        if len(runs) > 1:
+            what = "one run, or LoRA files alone" if files else "one run"
+            raise click.UsageError(f"lorascope {tool.name} takes {what}.")
+        opened = Run(runs[0])
+        evidence = opened.measure(tool, **_params(ctx, tool.name, params))
+        if as_json:
+            click.echo(json.dumps(report.evidence_as_dict(evidence), indent=2))
+            return
+        click.echo(report.evidence_as_text(evidence))
+        click.echo(f"Stored in {opened.evidence_file(evidence, 'json')}")
+
+    path = click.Argument(
+        ["runs"],
+        type=click.Path(path_type=Path),
+        nargs=-1,
+        required=True,
+        metavar="RUN|FILE.safetensors..." if files else "RUN",
+    )
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for machines.")
+    return click.Command(
+        tool.name,
+        help=f"{tool.asks} {ABOUT[tool.name]}",
+        callback=call,
+        params=[path, *_options(tool), *_preset_option(tool.name), as_json],
+    )
+
+
+def _options(tool: Tool) -> list[click.Option]:
+    """Make an option of each keyword of a tool's function."""
+    from lorascope.run import defaults
+
+    helps = option_helps(tool)
+    return [
+        click.Option(
+            [f"--{name.replace('_', '-')}"],
+            default=default,
+            type=type(default),
+            is_flag=isinstance(default, bool),
+            help=helps.get(name, ""),
+            show_default=default != "",
+        )
+        for name, default in defaults(tool).items()
+    ]
+
+
+def _params(ctx: click.Context, tool: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Put together what is asked of a tool: a preset sets what was not given."""
+    params = dict(given)
+    if (preset := params.pop("preset", None)) is not None:
+        params |= {
+            name: value
+            for name, value in PRESETS[preset][tool].items()
+            if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+        }
+    if "prompts" in params:
+        params["prompts"] = _prompts_text(params["prompts"])
+    return params
+
+
+def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
+    """Have a tool look at files that belong to no run; nothing is stored."""
+    from lorascope import report
+    from lorascope.records import Evidence
+    from lorascope.run import digest
+
+    module = importlib.import_module(f"lorascope.tools.{tool.name}")
+    measured = module.look_at_files(paths)
+    inputs = {str(path): digest(path) for path in paths}
+    evidence = Evidence(
+        tool=tool.name, version=tool.version, params={}, inputs=inputs, measured=measured
+    )
+    if as_json:
+        return json.dumps(report.evidence_as_dict(evidence), indent=2)
+    return safe(report.evidence_as_text(evidence))
+
+
+def _preset_option(tool: str) -> list[click.Parameter]:
+    """Make ``--preset`` for a tool of which some preset asks other options than its own."""
+    if not any(chosen.get(tool) for chosen in PRESETS.values()):
+        return []
+    names = [name for name, chosen in PRESETS.items() if tool in chosen]
+    about = "Sets the other options; one that you give yourself counts first."
+    return [click.Option(["--preset"], type=click.Choice(names), default=None, help=about)]
+
+
+def option_helps(tool: Tool) -> Mapping[str, str]:
+    """Read what each option means from the docstring of the tool's function."""
+    doc = inspect.getdoc(tool.measure) or ""
+    found = re.findall(r"^(\w+) : .*\n((?:    .+\n?)+)", doc, re.M)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def load_tool(name: str) -> Tool:
+    """Load a tool by its name."""
+    module = importlib.import_module(f"lorascope.tools.{name}")
+    found: Tool = getattr(module, name.upper())
+    return found
+
+
+def _prompts_text(prompts: str) -> str:
+    """Read prompts from the file that is named; other text is prompts already.
+
+    The text, not the path, becomes part of the question: an edited file is another question.
+    """
+    try:
+        if not Path(prompts).is_file():
+            return prompts
+    except OSError:  # too long for a path
+        return prompts
+    fix = "Fix: --prompts FILE, a text file with one prompt a line."
+    try:
+        text = Path(prompts).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"Cannot read prompts from {prompts}: {error}.\n{fix}") from error
+    if not text.strip():
+        raise BadInputError(f"{prompts} holds no prompt.\n{fix}")
+    return text
+
+
+def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+    """Ask every tool of a preset; what is stored already is not measured again.
+
+    Heatmaps come last: they are made of the epoch that the rest recommends.
+    """
+    from lorascope.verdict import verdict
+
+    for name in sorted(wanted, key=lambda name: name == "heatmap"):
+        params = dict(wanted[name])
+        if name == "heatmap" and (best := verdict(run).best) is not None:
+            params["epoch"] = best.epoch
+        try:
+            run.measure(load_tool(name), **params)
+        except StorageError:
+            raise
+        except LorascopeError as error:  # one question without an answer does not end the others
+            click.echo(f"{name} could not be measured: {error}", err=True)

@@ -1,0 +1,118 @@
+"""Which of a folder's trainings is meant, and how it was set up."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lorascope.errors import BadInputError, LorascopeError
+from lorascope.ingest.looking import Work
+from lorascope.io.checkpoints import Checkpoint, TrainingGroup
+from lorascope.io.foreign.layouts import ONETRAINER, named_state, printable, trainer_of
+from lorascope.io.foreign.metadata import from_metadata
+from lorascope.io.foreign.settings import Settings, merged
+from lorascope.io.lora_file import read_metadata
+
+LISTED = 40  # trainings, when a folder holds several
+
+
+def choose(work: Work, name: str) -> TrainingGroup:
+    """Pick the training that was asked for, or the only one; list them where that is not clear."""
+    groups = work.groups
+    if not name and len(groups) == 1:
+        return groups[0]
+    for group in groups:
+        if group.name == name:
+            return group
+    alike = [group for group in groups if name and group.name.partition("#")[0] == name]
+    if len(alike) == 1:
+        return alike[0]
+    start = f"{printable(work.folder)} holds {len(groups)} trainings"
+    if name and not alike:
+        start = f"{printable(work.folder)} holds no training called {printable(name)}"
+    elif name:
+        start = f"{printable(work.folder)} holds {len(alike)} trainings called {printable(name)}"
+    lines = [f"{start}; one run is made of one:"]
+    for group in (alike or groups)[:LISTED]:
+        lines.append(f"  {_line(group)}")
+        where = work.out.parent / group.name
+        lines.append(
+            f"    lorascope ingest {shlex.quote(printable(work.folder))} "
+            f"--out {shlex.quote(printable(where))} --name {shlex.quote(printable(group.name))}"
+        )
+    if len(groups) > LISTED:
+        lines.append(f"  ... and {len(groups) - LISTED} more")
+    raise BadInputError("\n".join(lines) + "\nFix: give one of these commands.")
+
+
+def _line(group: TrainingGroup) -> str:
+    count = len(group.checkpoints)
+    parts = ["1 checkpoint" if count == 1 else f"{count} checkpoints", span(group.checkpoints)]
+    if group.rank:
+        parts.append(f"rank {group.rank}")
+    if group.base:
+        parts.append(f"on {printable(group.base)}")
+    return f"{printable(group.name)}: {', '.join(parts)}"
+
+
+def span(checkpoints: Sequence[Checkpoint]) -> str:
+    """Say from where to where checkpoints reach."""
+    first, last = checkpoints[0], checkpoints[-1]
+    text = f"epoch {first.epoch}" if first is last else f"epochs {first.epoch} to {last.epoch}"
+    if last.step:
+        text += f" (step {last.step})" if first is last else f" (steps {first.step} to {last.step})"
+    return text
+
+
+def metadata_of(group: TrainingGroup) -> dict[str, str]:
+    """Read what the last checkpoint says; the last knows most."""
+    for checkpoint in reversed(group.checkpoints):
+        try:
+            return read_metadata(checkpoint.path)
+        except LorascopeError:
+            continue
+    return {}
+
+
+def settings_of(work: Work, group: TrainingGroup, metadata: Mapping[str, str]) -> Settings:
+    """Put together what is known of a training: its files count before its configs."""
+    base_name = group.name.partition("#")[0]
+    home = home_of(group)
+    fitting = []
+    for one in work.configs:
+        near = one.path is not None and one.path.is_relative_to(home)
+        named = bool(one.name) and one.name == base_name
+        if named or (near and (not one.name or one.trainer in ("diffusers", ONETRAINER))):
+            fitting.append(one)
+    began = group.times[0][0] if group.times else 0.0
+    if not began and group.checkpoints:
+        began = written(group.checkpoints[0].path)
+    fitting.sort(key=lambda one: abs(written(one.path) - began) if one.path else 0.0)
+    whole = merged([from_metadata(metadata), *fitting])
+    names = [named_state(c.path).trainer for c in group.checkpoints]
+    trainer = whole.trainer or group.trainer or trainer_of(names, tuple(metadata))
+    return replace(whole, trainer=trainer)
+
+
+def home_of(group: TrainingGroup) -> Path:
+    """Give the folder that a training kept everything in."""
+    home = group.checkpoints[-1].path.parent
+    if home.name == "save" or home.name.startswith("checkpoint-"):
+        return home.parent
+    return home
+
+
+def written(path: Path) -> float:
+    """Give when a file was written, in s since 1970; 0 where it went away."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def within(path: Path, group: TrainingGroup) -> bool:
+    """Tell whether a file was written while a training ran, of several with one name."""
+    times = group.times or (
+        (written(group.checkpoints[0].path), written(group.checkpoints[-1].path)),
+    )
+    return any(start - 60 <= written(path) <= (end or start) + 60 for start, end in times)

@@ -1,0 +1,1 @@
+"""What other trainers leave behind: their names, folders, prompts and settings, in our words."""
