@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lorascope.records import Confidence, Finding, Row, Severity
-from lorascope.rules.rule import Rule, Seen
+from lorascope.records import Confidence, Finding, Severity
+from lorascope.rules.rule import Rule, Seen, number
 
 DEAD_SHARE = 0.05  # of the modules; design value, one dead block of a U-Net is about this much
 
@@ -16,8 +16,8 @@ def nan_weights(seen: Seen) -> Sequence[Finding]:
             severity=Severity.ERROR,
             confidence=Confidence.HIGH,
             subject={"epoch": row["epoch"], "file": row["file"]},
-            numbers={"nan_modules": _count(row, "nan_modules")},
-            n=int(_count(row, "modules")),
+            numbers={"nan_modules": number(row, "nan_modules")},
+            n=int(number(row, "modules")),
             text=f"{row['file']} holds NaN or infinity in {row['nan_modules']} of "
             f"{row['modules']} modules: it makes black or broken pictures.",
             fix="Take an earlier epoch. Train again with a lower learning rate, or with bf16 "
@@ -25,7 +25,7 @@ def nan_weights(seen: Seen) -> Sequence[Finding]:
             because=(seen["weights"].id,),
         )
         for row in seen["weights"].table("epochs")
-        if _count(row, "nan_modules") > 0
+        if number(row, "nan_modules") > 0
     ]
 
 
@@ -54,7 +54,7 @@ def dead_weights(seen: Seen) -> Sequence[Finding]:
     if not rows:
         return []
     last = rows[-1]
-    dead, modules = _count(last, "dead_modules"), _count(last, "modules")
+    dead, modules = number(last, "dead_modules"), number(last, "modules")
     if not modules or dead / modules <= DEAD_SHARE:
         return []
     return [
@@ -72,11 +72,6 @@ def dead_weights(seen: Seen) -> Sequence[Finding]:
             because=(seen["weights"].id,),
         )
     ]
-
-
-def _count(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 NAN = Rule(

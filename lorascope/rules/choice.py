@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lorascope.records import Confidence, Evidence, Finding, Row, Severity
-from lorascope.rules.rule import Rule, Seen
+from lorascope.rules.rule import Rule, Seen, number
 
 FEW_IMAGES = 4  # below it a single picture may decide: design value, methods of the bootstrap
 MEMORY_GAP = 0.05  # log-ratio; design value, an exact caption or image does better by 5 %
@@ -91,9 +91,11 @@ def _weak_words(loss: Evidence) -> str:
     """Say from when on training images do better by heart than they should."""
     said = []
     for name, what in (("caption_gap", "exact captions"), ("augment_gap", "exact pictures")):
-        rows = [r for r in loss.table("memory") if _number(r, f"{name}_low") > MEMORY_GAP]
+        rows = [
+            r for r in loss.table("memory") if number(r, f"{name}_low", float("-inf")) > MEMORY_GAP
+        ]
         if rows:
-            gap = _number(loss.table("memory")[-1], name)
+            gap = number(loss.table("memory")[-1], name)
             said.append(
                 f"from epoch {rows[0]['epoch']} on {what} of the training do better than changed "
                 f"ones ({gap:.0%} at the last)"
@@ -108,11 +110,6 @@ def _last_memory(loss: Evidence) -> Mapping[str, float]:
 
 def _numbers(row: Row, *names: str) -> dict[str, float]:
     return {n: float(v) for n in names if isinstance(v := row.get(n), int | float)}
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else float("-inf")
 
 
 NO_TURN = Rule(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lorascope.records import Confidence, Finding, Row, Severity
-from lorascope.rules.rule import Rule, Seen
+from lorascope.rules.rule import Rule, Seen, number
 
 FEWEST = 12  # training images, below which quartiles say nothing; design value
 WHISKER = 1.5  # interquartile ranges beyond a quartile: Tukey, Exploratory Data Analysis, 1977
@@ -19,7 +19,7 @@ def never_learned(seen: Seen) -> Sequence[Finding]:
             "IMG-NEVER-LEARNED",
             Severity.WARNING,
             row,
-            f"{row['image']} was hardly learnt ({_value(row, 'gain'):+.2f} against "
+            f"{row['image']} was hardly learnt ({number(row, 'gain'):+.2f} against "
             f"{_median(rows, 'gain'):+.2f} of the others): its caption may be wrong, or it shows "
             "something else.",
             "Look at the image and its caption; correct the one or drop the other.",
@@ -37,7 +37,7 @@ def learned_first(seen: Seen) -> Sequence[Finding]:
             "IMG-LEARNED-FIRST",
             Severity.INFO,
             row,
-            f"{row['image']} was learnt far better than the others ({_value(row, 'gain'):+.2f} "
+            f"{row['image']} was learnt far better than the others ({number(row, 'gain'):+.2f} "
             f"against {_median(rows, 'gain'):+.2f}): a duplicate, shown too often, or very plain.",
             "Lower its repeats, and look for duplicates of it.",
         )
@@ -55,17 +55,17 @@ def unlearned(seen: Seen) -> Sequence[Finding]:
             Severity.INFO,
             row,
             f"{row['image']} was learnt best at epoch {row['lowest_epoch']} and then lost "
-            f"({_value(row, 'rise'):+.2f}): it contradicts the other images.",
+            f"({number(row, 'rise'):+.2f}): it contradicts the other images.",
             "Compare its caption with those of images that look like it.",
         )
         for rows in (_train(seen),)
         for row in _outside(rows, "rise", above=True)
-        if _value(row, "rise") > 0.5 * _value(row, "gain")
+        if number(row, "rise") > 0.5 * number(row, "gain")
     ]
 
 
 def _finding(seen: Seen, code: str, severity: Severity, row: Row, text: str, fix: str) -> Finding:
-    numbers = {name: round(_value(row, name), 4) for name in ("gain", "rise", "base_log_loss")}
+    numbers = {name: round(number(row, name), 4) for name in ("gain", "rise", "base_log_loss")}
     return Finding(
         code=code,
         severity=severity,
@@ -88,21 +88,16 @@ def _outside(rows: Sequence[Row], name: str, *, above: bool) -> list[Row]:
     """Take the rows beyond the whisker of a box plot."""
     if not rows:
         return []
-    low, high = np.quantile([_value(row, name) for row in rows], [0.25, 0.75])
+    low, high = np.quantile([number(row, name) for row in rows], [0.25, 0.75])
     reach = WHISKER * (high - low)
     beyond: Callable[[float], bool] = (
         (lambda v: v > high + reach) if above else (lambda v: v < low - reach)
     )
-    return [row for row in rows if beyond(_value(row, name))]
+    return [row for row in rows if beyond(number(row, name))]
 
 
 def _median(rows: Sequence[Row], name: str) -> float:
-    return float(np.median([_value(row, name) for row in rows]))
-
-
-def _value(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(np.median([number(row, name) for row in rows]))
 
 
 NEVER_LEARNED = Rule(

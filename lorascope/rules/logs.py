@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lorascope.records import Confidence, Finding, Row, Severity
-from lorascope.rules.rule import Rule, Seen
+from lorascope.rules.rule import Rule, Seen, number
 
 DIVERGED = 0.25  # rise of the logged loss; design value: four sound real logs moved by 8 % at most
 SPIKES_NAMED = 3  # in one sentence
@@ -15,7 +15,7 @@ def not_a_number(seen: Seen) -> Sequence[Finding]:
     rows = _events(seen, "nan")
     if not rows:
         return []
-    first = min(rows, key=lambda row: (row["step"] is None, _number(row, "step")))
+    first = min(rows, key=lambda row: (row["step"] is None, number(row, "step")))
     others = f" So is {len(rows) - 1} other tag." if len(rows) == 2 else ""
     others = f" So are {len(rows) - 1} other tags." if len(rows) > 2 else others
     return [
@@ -24,7 +24,7 @@ def not_a_number(seen: Seen) -> Sequence[Finding]:
             severity=Severity.ERROR,
             confidence=Confidence.HIGH,
             subject=_place(first),
-            numbers={"values": sum(_number(row, "value") for row in rows)},
+            numbers={"values": sum(number(row, "value") for row in rows)},
             n=_steps(seen),
             text=f"{first['text']}{others}",
             fix="Take an epoch saved before that step and look whether its weights are sound. "
@@ -38,14 +38,14 @@ def not_a_number(seen: Seen) -> Sequence[Finding]:
 
 def diverging(seen: Seen) -> Sequence[Finding]:
     """Say that the logged loss climbs, and by how much."""
-    rows = [row for row in _events(seen, "diverging") if _number(row, "value") >= DIVERGED]
+    rows = [row for row in _events(seen, "diverging") if number(row, "value") >= DIVERGED]
     return [
         Finding(
             code="LOG-DIVERGE",
             severity=Severity.ERROR,
             confidence=Confidence.MEDIUM,
             subject=_place(row),
-            numbers={"rise": _number(row, "value"), "null": 0.0},
+            numbers={"rise": number(row, "value"), "null": 0.0},
             n=_steps(seen),
             text=str(row["text"]),
             fix="Take an epoch saved before the rise. Train again with a lower learning rate or a "
@@ -61,7 +61,7 @@ def spiking(seen: Seen) -> Sequence[Finding]:
     rows = _events(seen, "spike")
     if not rows:
         return []
-    top = max(rows, key=lambda row: _number(row, "value"))
+    top = max(rows, key=lambda row: number(row, "value"))
     steps = ", ".join(str(row["step"]) for row in rows[:SPIKES_NAMED])
     more = f" and {len(rows) - SPIKES_NAMED} more" if len(rows) > SPIKES_NAMED else ""
     return [
@@ -72,8 +72,8 @@ def spiking(seen: Seen) -> Sequence[Finding]:
             subject=_place(top),
             numbers={
                 "spikes": float(len(rows)),
-                "highest": _number(top, "value"),
-                "usual_below": _number(top, "threshold"),
+                "highest": number(top, "value"),
+                "usual_below": number(top, "threshold"),
             },
             n=_steps(seen),
             text=f"The logged loss jumps at step {steps}{more}. {top['text']}",
@@ -117,7 +117,7 @@ def log_only(seen: Seen) -> Sequence[Finding]:
     if measured or steps is None:
         return []
     dips = loss.table("dips")
-    signal = [row for row in dips if _is_number(row, "p_noise") and _number(row, "p_noise") < 0.05]
+    signal = [row for row in dips if _is_number(row, "p_noise") and number(row, "p_noise") < 0.05]
     return [
         Finding(
             code="SEL-LOG-ONLY",
@@ -149,16 +149,11 @@ def _steps(seen: Seen) -> int:
     steps = seen["loss"].get("log_steps")
     if steps is not None:
         return steps.n
-    return sum(int(_number(row, "points")) for row in seen["loss"].table("log_tags"))
+    return sum(int(number(row, "points")) for row in seen["loss"].table("log_tags"))
 
 
 def _is_number(row: Row, name: str) -> bool:
     return isinstance(row.get(name), int | float)
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 NAN = Rule(

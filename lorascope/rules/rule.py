@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.records import Evidence, Finding
+from lorascope.records import Evidence, Finding, Row
 
 Seen = Mapping[str, Evidence]  # tool name -> the evidence that counts
 
@@ -25,6 +25,12 @@ class Rule:
     def listens(self) -> tuple[str, ...]:
         """Every tool whose evidence it is shown; it is shown no other."""
         return (*self.uses, *self.may_use)
+
+
+def number(row: Row, name: str, empty: float = 0.0) -> float:
+    """Give a cell's number; ``empty`` where it holds none."""
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else empty
 
 
 def ramp(value: float, zero: float, one: float) -> float:

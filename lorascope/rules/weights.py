@@ -8,10 +8,9 @@ underfit to overfit on the miniature stays silent under all of them.
 import itertools
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from lorascope.records import Confidence, Evidence, Finding, Row, Severity
-from lorascope.rules.rule import Rule, Seen
+from lorascope.rules.rule import Rule, Seen, number
 
 LOST_SHARE = 0.10  # of the entries; some 20 % were seen where alpha / rank = 1/16 was folded in
 HALF = "F16"
@@ -38,7 +37,7 @@ def lost_in_half(seen: Seen) -> Sequence[Finding]:
     last = _last(weights)
     if last is None or last.get("dtype") != HALF:
         return []
-    zeros, folded = _number(last, "zero_share"), _number(last, "underflow_share")
+    zeros, folded = number(last, "zero_share"), number(last, "underflow_share")
     if zeros > LOST_SHARE:
         return [
             Finding(
@@ -47,7 +46,7 @@ def lost_in_half(seen: Seen) -> Sequence[Finding]:
                 confidence=Confidence.HIGH,
                 subject={"epoch": last["epoch"], "file": last["file"]},
                 numbers={"zero_share": zeros},
-                n=int(_number(last, "modules")),
+                n=int(number(last, "modules")),
                 text=f"{zeros:.0%} of the numbers in {last['file']} are exactly 0: they were too "
                 "small for half precision, and what they had learnt is gone.",
                 fix="Save as bf16 or fp32. To train again: a higher alpha (nearer to the rank) or "
@@ -63,7 +62,7 @@ def lost_in_half(seen: Seen) -> Sequence[Finding]:
                 confidence=Confidence.HIGH,
                 subject={"epoch": last["epoch"], "file": last["file"]},
                 numbers={"underflow_share": folded},
-                n=int(_number(last, "modules")),
+                n=int(number(last, "modules")),
                 text=f"{folded:.0%} of {last['file']} would become 0 if a program folded alpha "
                 "into the weights in half precision, as converters and mergers do.",
                 fix="Keep alpha as it is when converting; merge in fp32.",
@@ -114,7 +113,7 @@ def blown_up(seen: Seen) -> Sequence[Finding]:
     jump = _jump(rows)
     if jump is not None:
         row, times = jump
-        growth = _number(row, "growth")
+        growth = number(row, "growth")
         return [
             _blow_up(
                 weights,
@@ -178,7 +177,7 @@ def text_heavy(seen: Seen) -> Sequence[Finding]:
     """Tell a LoRA that changes its text encoder more than its U-Net."""
     weights = seen["weights"]
     last = _last(weights)
-    share = _number(last or {}, "text_encoder_share")
+    share = number(last or {}, "text_encoder_share")
     if last is None or not TEXT_SHARE < share < 1.0:  # 1: nothing else was trained
         return []
     text, unet = weights.get("text_lr"), weights.get("unet_lr")
@@ -193,7 +192,7 @@ def text_heavy(seen: Seen) -> Sequence[Finding]:
             confidence=Confidence.MEDIUM if known else Confidence.LOW,
             subject={"epoch": last["epoch"], "file": last["file"]},
             numbers={"text_encoder_share": share},
-            n=int(_number(last, "modules")),
+            n=int(number(last, "modules")),
             text=f"{share:.0%} of the update sits in the text encoder{why}: other words are "
             "likely to be bent along with the trigger.",
             fix="Train with a text encoder learning rate of half the U-Net's or less, or with the "
@@ -231,16 +230,16 @@ def rank_unused(seen: Seen) -> Sequence[Finding]:
     weights = seen["weights"]
     last = _last(weights)
     shares = [
-        _number(row, "energy_rank") / _number(row, "rank")
+        number(row, "energy_rank") / number(row, "rank")
         for row in weights.table("modules")
-        if _number(row, "rank") >= LARGE_RANK
-        and _number(row, "energy_rank") > 0
+        if number(row, "rank") >= LARGE_RANK
+        and number(row, "energy_rank") > 0
         and row.get("kind", PLAIN[0]) in PLAIN
     ]
     if last is None or not shares or statistics.median(shares) >= USED_SHARE:
         return []
     share = statistics.median(shares)
-    rank = _number(last, "rank")
+    rank = number(last, "rank")
     return [
         Finding(
             code="WGT-RANK-UNUSED",
@@ -264,7 +263,7 @@ def _jump(rows: Sequence[Row]) -> tuple[Row, float] | None:
     for place, row in enumerate(rows):
         rate = _rate(rows, place)
         settled = place >= FEWEST_EPOCHS - 1 and place > SETTLED * len(rows)
-        if settled and 0 < longest * JUMP < rate and _number(row, "growth") > BURST:
+        if settled and 0 < longest * JUMP < rate and number(row, "growth") > BURST:
             return row, rate / longest
         longest = max(longest, rate)
     return None
@@ -274,9 +273,9 @@ def _rate(rows: Sequence[Row], place: int) -> float:
     """Length of one move per step; per epoch where steps are not known."""
     before: Row = rows[place - 1] if place else {"epoch": 0, "step": 0}
     for key in ("step", "epoch"):
-        apart = _number(rows[place], key) - _number(before, key)
-        if apart > 0 and _number(rows[0], key) > 0:
-            return _number(rows[place], "update_norm") / apart
+        apart = number(rows[place], key) - number(before, key)
+        if apart > 0 and number(rows[0], key) > 0:
+            return number(rows[place], "update_norm") / apart
     return 0.0
 
 
@@ -298,12 +297,6 @@ def _blow_up(weights: Evidence, row: Row, numbers: dict[str, float], text: str) 
 def _last(weights: Evidence) -> Row | None:
     rows = weights.table("epochs")
     return rows[-1] if rows else None
-
-
-def _number(row: Any, name: str) -> float:
-    """Give a cell's number; 0 where it is empty."""
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 UNDERFLOW = Rule(
