@@ -59,6 +59,8 @@ def _read(folder: Path, run: Path, _mtime_ns: int) -> Samples:
         header, *rest = [line for line in lines if line]
     except (OSError, ValueError, csv.Error):
         return Samples(unread=1)
+    if set(TYPES) - set(header):
+        return Samples(unread=1 + len(rest))
     rows = [_row(header, line) for line in rest]
     sound = [row for row in rows if row is not None]
     placed = sorted((row for row in sound if row["epoch"] is not None), key=_order)

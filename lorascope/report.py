@@ -55,8 +55,8 @@ def as_text(answer: Verdict) -> str:
     lines = [f"{answer.run}: {answer.outcome.upper()}", *_wrapped(answer.summary), ""]
     if answer.epochs:
         lines += [_strip(answer), ""]
-    for finding in by_weight(answer.findings):
-        lines += _finding(finding)
+    if answer.findings:
+        lines.append(findings_as_text(answer.findings))
     if answer.not_measured:
         lines += ["Not measured:"]
         lines += [f"  {gap.tool}: {gap.why}\n    {gap.command}" for gap in answer.not_measured]
@@ -77,6 +77,11 @@ def as_dict(answer: Verdict) -> dict[str, Any]:
         "findings": list(raw["findings"]),
         "not_measured": list(raw["not_measured"]),
     }
+
+
+def findings_as_text(findings: Iterable[Finding]) -> str:
+    """Write findings for a terminal, the worst first."""
+    return "\n".join(line for finding in by_weight(findings) for line in _finding(finding))
 
 
 def evidence_as_text(evidence: Evidence) -> str:

@@ -33,12 +33,7 @@ WORDS = {
 def verdict(run: Run) -> Verdict:
     """Judge all that a run knows."""
     seen = standing(run)
-    findings = tuple(
-        finding
-        for rule in RULES
-        if all(tool in seen for tool in rule.uses)
-        for finding in rule.judge({t: seen[t] for t in rule.listens if t in seen})
-    )
+    findings = judge(seen)
     answered = _answered(seen)
     gaps = tuple(_gap(run, t) for t in TOOLS if t.name in NEEDED and t.name not in answered)
     card = scorecard(seen)
@@ -54,6 +49,16 @@ def verdict(run: Run) -> Verdict:
         epochs=epochs,
         findings=tuple(_named(finding, run) for finding in findings),
         not_measured=gaps,
+    )
+
+
+def judge(seen: Mapping[str, Evidence]) -> tuple[Finding, ...]:
+    """Ask every rule whose evidence is there; each sees only what it listens to."""
+    return tuple(
+        finding
+        for rule in RULES
+        if all(tool in seen for tool in rule.uses)
+        for finding in rule.judge({t: seen[t] for t in rule.listens if t in seen})
     )
 
 

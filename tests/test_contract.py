@@ -13,7 +13,7 @@ from lorascope.records import Evidence
 from lorascope.rules import RULES
 from lorascope.run import defaults
 from lorascope.tools import TOOLS
-from tests.conftest import measure_all
+from tests.conftest import measure_all, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 VIEWS = ROOT / "dashboards" / "views"
@@ -212,3 +212,16 @@ def test_every_command_named_in_the_readme_exists():
     named = set(re.findall(r"lorascope ([a-z]+)", (ROOT / "README.md").read_text()))
     assert named, "the README names no command"
     assert named <= set(COMMANDS)
+
+
+def test_files_without_a_run_are_judged_by_their_weights_alone(tiny_run, rng):
+    def spoil(_place, up, _down):
+        up[0, 0] = float("nan")
+
+    sound = run_cli("weights", write_checkpoint(tiny_run, 3, rng))
+    assert sound.exit_code == 0, sound.output
+    assert "none can say that it is good" in sound.stdout
+    broken = write_checkpoint(tiny_run, 4, rng, spoil=spoil)
+    assert "WGT-NAN" in run_cli("weights", broken).stdout
+    found = json.loads(run_cli("weights", broken, "--json").stdout)["findings"]
+    assert [finding["code"] for finding in found] == ["WGT-NAN"]

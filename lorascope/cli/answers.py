@@ -80,8 +80,9 @@ def rules(as_json: bool) -> None:
         listed = [{"code": r.code, "uses": list(r.uses), "means": r.means} for r in RULES]
         click.echo(json.dumps(listed, indent=2))
         return
-    for rule in RULES:
-        click.echo(f"{rule.code:<18}{rule.means.split('. ')[0].rstrip('.')}.")
+    formatter = click.HelpFormatter(width=100)
+    formatter.write_dl([(r.code, f"{r.means.split('. ')[0].rstrip('.')}.") for r in RULES])
+    click.echo(formatter.getvalue().rstrip())
 
 
 @click.command()

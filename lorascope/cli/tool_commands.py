@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "weights": {},
     },
 }
+NOTHING_BROKEN = "No rule found a file broken, dead or blown up; none can say that it is good."
 LOOKS_AT_FILES = ("weights",)  # tools that take LoRA files in place of a run
 
 
@@ -120,10 +122,11 @@ def _params(ctx: click.Context, tool: str, given: dict[str, Any]) -> dict[str, A
 
 
 def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
-    """Have a tool look at files that belong to no run; nothing is stored."""
+    """Have a tool look at files that belong to no run, and judge them; nothing is stored."""
     from lorascope import report
     from lorascope.records import Evidence
     from lorascope.run import digest
+    from lorascope.verdict import judge
 
     module = importlib.import_module(f"lorascope.tools.{tool.name}")
     measured = module.look_at_files(paths)
@@ -131,9 +134,12 @@ def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
     evidence = Evidence(
         tool=tool.name, version=tool.version, params={}, inputs=inputs, measured=measured
     )
+    findings = judge({tool.name: evidence})
     if as_json:
-        return json.dumps(report.evidence_as_dict(evidence), indent=2)
-    return safe(report.evidence_as_text(evidence))
+        found = [asdict(finding) for finding in report.by_weight(findings)]
+        return json.dumps(report.evidence_as_dict(evidence) | {"findings": found}, indent=2)
+    said = report.findings_as_text(findings) or NOTHING_BROKEN
+    return safe(f"{report.evidence_as_text(evidence)}\n\n{said}")
 
 
 def _preset_option(tool: str) -> list[click.Parameter]:

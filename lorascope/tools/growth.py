@@ -19,8 +19,9 @@ Cells = dict[str, str | int | float | bool | None]
 
 @dataclass(slots=True)
 class Journey:
-    """The checkpoints of one training, followed one after the other; two are kept in memory."""
+    """Checkpoints followed one after the other; two are kept in memory."""
 
+    strangers: bool = False  # files of several trainings: none is compared with another
     rows: list[Cells] = field(default_factory=list)  # one a checkpoint
     growth: list[Row] = field(default_factory=list)  # one a checkpoint and block
     modules: list[Row] = field(default_factory=list)  # one a checkpoint and module
@@ -30,7 +31,7 @@ class Journey:
     def go_on(self, looked: Looked) -> None:
         """Take the next checkpoint: measure how it moved on from the ones before."""
         row = epoch_row(looked)
-        moved = _compare(row, looked, self.before)
+        moved = None if self.strangers else _compare(row, looked, self.before)
         self.length = self.length + moved if moved is not None else math.nan
         self.rows.append(row)
         self.growth += _by_block(looked)
@@ -54,6 +55,8 @@ class Journey:
 
         0.5 for a random walk, 1 for a straight way at one speed.
         """
+        if self.strangers:
+            return None
         late = self.rows[len(self.rows) // 2 :]
         steps = [row["step"] or row["epoch"] for row in late]
         sizes = [row["norm"] for row in late]

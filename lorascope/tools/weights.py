@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import BadInputError, LorascopeError, MissingInputError
-from lorascope.io.checkpoints import Checkpoint, list_checkpoints, readable_checkpoints
+from lorascope.io.checkpoints import Checkpoint, group_runs, list_checkpoints, readable_checkpoints
 from lorascope.io.train_metadata import settings
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool
@@ -102,7 +102,8 @@ def look_at_files(paths: Sequence[Path]) -> Measured:
     checkpoints = _as_checkpoints([Path(path) for path in paths])
     broken: dict[Checkpoint, str] = {}
     kept: list[tuple[Path, Mapping[str, str]]] = []
-    journey, _ = _travel(checkpoints, broken, None, kept=kept)
+    strangers = len(group_runs(c.path for c in checkpoints)) > 1
+    journey, _ = _travel(checkpoints, broken, None, kept=kept, strangers=strangers)
     if not journey.rows:
         first = next(iter(broken.values()), "There is no file to look at.")
         raise BadInputError(f"{first}\nFix: name a LoRA's .safetensors file, or a folder of them.")
@@ -112,10 +113,14 @@ def look_at_files(paths: Sequence[Path]) -> Measured:
     if len(kept) > 1:
         tables["differences"] = differing_keys(kept)
     caveats = _caveats(journey, None)
-    if len(kept) > 1:
+    if strangers:
         caveats += (
-            "The files were followed in the order given: how one moved on from the one before "
-            "means something only where they are of one training.",
+            "The files are not of one training: each was looked at by itself, and their sizes do "
+            "not compare.",
+        )
+    elif len(kept) > 1:
+        caveats += (
+            "The files were followed in the order given, as saved states of one training.",
         )
     return Measured(
         numbers=_numbers(journey, None),
@@ -153,9 +158,10 @@ def _travel(
     base: BaseWeights | None,
     *,
     kept: list[tuple[Path, Mapping[str, str]]] | None = None,
+    strangers: bool = False,
 ) -> tuple[Journey, list[Row] | None]:
     """Follow the checkpoints; a file that cannot be read joins the broken ones."""
-    journey = Journey()
+    journey = Journey(strangers=strangers)
     for checkpoint in track(checkpoints, label="weights"):
         try:
             looked = look(checkpoint.path, checkpoint.epoch, checkpoint.step)

@@ -479,3 +479,21 @@ def test_relative_sizes_are_those_of_update_and_weight(tmp_path):
     save(tmp_path / "other", 1, stranger)
     with pytest.raises(BadInputError, match="does not fit"):
         weights({"lora": tmp_path / "other", "base": Path("miniature")}, relative=True)
+
+
+def test_files_of_several_trainings_are_not_compared_with_each_other(tmp_path):
+    rng = np.random.default_rng(3)
+    for name in ("fern", "moss"):
+        modules = [
+            LoraModule(
+                "lora_unet_mid_block_0_to_q",
+                rng.normal(size=(4, 12)).astype(np.float32),
+                rng.normal(size=(16, 4)).astype(np.float32),
+                4.0,
+            )
+        ]
+        write_lora(tmp_path / f"{name}.safetensors", modules, {"ss_output_name": name})
+    found = look_at_files(sorted(tmp_path.iterdir()))
+    assert [row["update_norm"] for row in found.tables["epochs"]] == [None, None]
+    assert any("not of one training" in caveat for caveat in found.caveats)
+    assert not {"path_efficiency", "late_slope"} & {m.name for m in found.numbers}
