@@ -144,10 +144,12 @@ def log_curve(
     x = alt.X("step:Q", title=None, axis=alt.Axis(labels=False, grid=False), scale=span)
     area = base.mark_area(opacity=0.3, color=GREY)
     line = base.mark_line(color=BLUE, strokeWidth=2)
+    # LOWESS, where there is one, does not lag behind the curve as a running average does.
+    smooth = "lowess" if any(is_number(row.get("lowess")) for row in log) else "smooth"
     layers = [
         area.encode(x=x, y=axis_y("low"), y2="high:Q"),
         base.mark_line(color=GREY, strokeWidth=1).encode(x=x, y=axis_y("loss")),
-        line.encode(x=x, y=axis_y("smooth")),
+        line.encode(x=x, y=axis_y(smooth)),
     ]
     if dips:
         marks = chart(dips)

@@ -44,22 +44,22 @@ def draw(page: parts.Page, table: Table, strength: float, *, key: str) -> None:
 @st.dialog("A picture", width="large")
 def open_picture(page: parts.Page, row: Row, base: Row | None) -> None:
     """Show one picture large, beside what the base model draws there, with all that is known."""
-    sides = st.columns(2 if base else 1)
-    with sides[0]:
-        name = cells.name_of(int(cells.number(row, "epoch")))
-        picture(page, row, name)
+    left, right = st.columns(2)
+    with left:
+        picture(page, row, cells.name_of(int(cells.number(row, "epoch"))))
     if base:
-        with sides[1]:
+        with right:
             same = "The base model, same noise" if "strength" in row else "The base model"
             picture(page, base, same)
-    st.markdown(parts.plain(str(row["prompt"])))
     known = {k: v for k, v in row.items() if v not in (None, "") and k != "prompt"}
-    parts.table(
-        [
-            {"what": k, "value": f"{v:.4g}" if isinstance(v, float) else str(v)}
-            for k, v in sorted(known.items(), key=lambda i: i[0] not in FIRST)
-        ]
-    )
+    with st.container() if base else right:
+        st.markdown(parts.plain(str(row["prompt"])))
+        parts.table(
+            [
+                {"what": k, "value": f"{v:.4g}" if isinstance(v, float) else str(v)}
+                for k, v in sorted(known.items(), key=lambda i: i[0] not in FIRST)
+            ]
+        )
 
 
 def picture(page: parts.Page, row: Row, caption: str) -> None:

@@ -9,11 +9,17 @@ from lorascope.records import Evidence, Row, Table
 
 AGAINST_BASE = "Log-ratio to the base model; below 0 is better"
 IMAGE_ROWS = 200
-SETS = {  # column of the epochs, name of the set, words
-    "held_out": ("held-out", "held-out images: of the kind that was trained on"),
-    "composition": ("composition", "held-out compositions: a background or outfit kept out whole"),
-    "kept": ("kept", "prompts without the trigger: what the base model must keep"),
-    "train": ("train", "training images"),
+SETS = {  # column of the epochs -> the set in a legend's words
+    "held_out": "held-out images",
+    "composition": "held-out compositions",
+    "kept": "prompts without the trigger",
+    "train": "training images",
+}
+GAINED, LOST = ("held_out", "composition", "train"), ("kept",)
+ABOUT_SETS = {  # name of a set -> what it is
+    "held-out": "Held-out images, of the kind that was trained on",
+    "composition": "Held-out compositions, a background or outfit that was kept out whole",
+    "kept": "Prompts without the trigger, what the base model must keep",
 }
 CURVES = {  # kind of a logged tag, what its chart is called
     "learning rate": "Learning rates",
@@ -59,48 +65,51 @@ def draw_epochs(page: parts.Page, found: Evidence, domain: tuple[float, float]) 
     )
     for sentence in turns(found.table("turns")):
         st.markdown(sentence)
-    rows = list(by_set(epochs))
-    if len({row["set"] for row in rows}) > 1:
-        charts.show(
-            charts.lines(rows, "value", "set"),
-            title=f"Each set apart, because they turn at different times. {AGAINST_BASE}",
-            caption="What is gained on the images of the training and lost without the trigger is "
-            "the price of every further epoch.",
-        )
+    left, right = st.columns(2)
+    gained, lost = (list(by_set(epochs, columns)) for columns in (GAINED, LOST))
+    with left:
+        if len({row["set"] for row in gained}) > 1:
+            title = f"What is gained, each set apart. {AGAINST_BASE}"
+            charts.show(charts.lines(gained, "value", "set", height=charts.WIDE), title=title)
+    with right:
+        if lost:
+            title = "What is lost without the trigger: log-ratio, 0 is the base model"
+            charts.show(charts.lines(lost, "value", "set", height=charts.WIDE), title=title)
 
 
-def by_set(epochs: Table) -> Iterator[Row]:
+def by_set(epochs: Table, columns: Sequence[str]) -> Iterator[Row]:
     """Write one row for each epoch and set."""
     for row in epochs:
-        for column, (_, words) in SETS.items():
+        for column in columns:
             if charts.is_number(row.get(column)):
-                yield {"epoch": row["epoch"], "set": words, "value": row[column]}
+                yield {"epoch": row["epoch"], "set": SETS[column], "value": row[column]}
 
 
 def turns(rows: Table) -> Iterator[str]:
     """Say in words where each set is lowest, and whether it turned."""
-    known = dict(SETS.values())
     for row in rows:
-        name = known[str(row["set"])]
+        who = f"- **{ABOUT_SETS[str(row['set'])]}** (n = {row['images']})"
+        lowest = row["lowest_epoch"]
         if row["set"] == "kept":
-            yield (
-                f"- **{name[0].upper()}{name[1:]}** (n = {row['images']}): least changed at epoch "
-                f"{row['lowest_epoch']}."
-            )
+            yield f"{who}: least changed at epoch {lowest}."
             continue
-        span = (
-            f"; epochs {row['set_first']}-{row['set_last']} hold all that cannot be told from it, "
-            f"{row['earliest_epoch']} is the earliest within one standard error"
-            if row["set_first"] is not None
-            else "; too few images to say which others are as good"
-        )
         turned = "No turn was seen."
         if row["turned"]:
             turned = f"It fell, turned at about epoch {row['turn_epoch']} and rose again."
-        yield (
-            f"- **{name[0].upper()}{name[1:]}** (n = {row['images']}): lowest at epoch "
-            f"{row['lowest_epoch']}{span}. {turned}"
-        )
+        yield f"{who}: lowest at epoch {lowest}{_as_good(row)}. {turned}"
+
+
+def _as_good(row: Row) -> str:
+    """Say which epochs cannot be told from the lowest."""
+    first, last = row["set_first"], row["set_last"]
+    if first is None:
+        return "; too few images to say which others are as good"
+    if first == last:
+        return "; no other epoch is as good"
+    return (
+        f"; what this loss alone cannot tell from it lies in {first} to {last}, and "
+        f"{row['earliest_epoch']} is the earliest within one standard error"
+    )
 
 
 def draw_logged(found: Evidence) -> None:

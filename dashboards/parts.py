@@ -17,6 +17,7 @@ from lorascope.verdict import standing, verdict
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&=])")
 LINKS = re.compile(r"(?<=:)//|(?<=www)\.|@", re.IGNORECASE)  # what else becomes a link
 JOINER = "\u2060"  # takes no room
+WATCHED = ("run.json", "evidence/*/*.json", "lora/*", "train/*.*", "samples/trainer/images.csv")
 ORDINALS = ("best_epoch", "best_step", "first_in_set")  # which one, not how many
 
 
@@ -207,7 +208,7 @@ def tool(name: str) -> Tool:
 
 def fingerprint(run: Run) -> str:
     """Tell one state of a run's evidence and inputs from another."""
-    files = [f for of in ("evidence/*/*.json", "lora/*", "train/*.*") for f in run.path.glob(of)]
+    files = [f for of in WATCHED for f in run.path.glob(of)]
     return f"{len(files)} {max((f.stat().st_mtime_ns for f in files if f.exists()), default=0)}"
 
 

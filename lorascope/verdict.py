@@ -112,7 +112,9 @@ def _gap(run: Run, tool: Tool) -> Gap:
     missing = [role for role in (*tool.reads, *WANTED.get(tool.name, ())) if not run.has(role)]
     if missing:
         why = f"the run has no {' and no '.join(missing)}"
-        return Gap(tool=tool.name, why=why, command=f"lorascope add {missing[0]} {run.shell} PATH")
+        what = {"base": "NAME_OR_PATH"}.get(missing[0], "PATH")
+        command = f"lorascope add {missing[0]} {run.shell} {what}"
+        return Gap(tool=tool.name, why=why, command=command)
     why = "it was not measured, or could not be"
     return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.shell}")
 

@@ -6,12 +6,13 @@ import streamlit as st
 from dashboards import charts, parts
 from lorascope.records import Table
 
+TEXT_SHARE = "text_encoder_share"
 GROWTH = {
     "norm": "Norm of the whole update (Frobenius)",
     "effective_rank": "Effective rank, directions (median of the modules)",
     "update_norm": "How far the weights moved in the epoch (norm)",
     "update_cosine": "Update against the one before, cosine",
-    "text_encoder_share": "Share of the text encoder in the squared norm",
+    TEXT_SHARE: "Share of the text encoder in the squared norm",
     "relative_norm": "Norm against the weights that it changes",
 }
 MODULE_COLUMNS = ("module", "block", "part", "kind", "norm", "effective_rank", "rank")
@@ -52,7 +53,7 @@ parts.numbers(
         "effective_rank": "Rank in use",
         "rank": "Rank",
         "nan_modules": "Broken (NaN or infinity)",
-        "dead_modules": "Never trained",
+        "dead_modules": "Dead",
         "at_cap_share": "Modules at the cap",
         "relative_norm": "Against the base model",
     },
@@ -68,7 +69,8 @@ for row in epochs:
     if row.get("identical_to_previous"):
         st.info(f"◆ Epoch {row['epoch']} is the same update as the epoch before.")
 parts.caveats(found)
-parts.epoch_charts(page, epochs, GROWTH)
+text = any(r.get(TEXT_SHARE) for r in epochs)  # flat at 0 where it was not trained
+parts.epoch_charts(page, epochs, {k: v for k, v in GROWTH.items() if text or k != TEXT_SHARE})
 if growth:
     charts.show(
         by_block(growth),
