@@ -289,3 +289,14 @@ def test_without_held_out_images_there_is_no_pick(tiny_run):
     seen = dict(standing(tiny_run))
     del seen["loss"]
     assert scorecard(seen) is None
+
+
+@pytest.mark.parametrize(
+    ("lowest", "p_falls", "said"),
+    [(8, None, "may lie beyond"), (7, None, "too few epochs"), (4, 0.01, "keeps level")],
+)
+def test_why_no_turn_was_seen_is_said(tiny_run, lowest, p_falls, said):
+    row = {"p_falls": p_falls, "p_rises": 0.4, "turned": False, "lowest": -0.5}
+    healthy(tiny_run, turns=[row | {"set": "held-out", "images": 6, "lowest_epoch": lowest}])
+    (finding,) = (f for f in verdict(tiny_run).findings if f.code == "SEL-NO-TURN")
+    assert said in finding.text

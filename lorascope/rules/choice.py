@@ -17,15 +17,23 @@ def no_turn(seen: Seen) -> Sequence[Finding]:
     if row is None or row["turned"] or int(row["images"] or 0) < FEW_IMAGES:
         return []
     epochs = [r for r in loss.table("epochs") if r["epoch"]]
-    short = row["p_falls"] is None
-    at_end = row["lowest_epoch"] == epochs[-1]["epoch"]
-    why = (
-        "it is lowest at the last epoch"
-        if at_end
-        else f"there are too few epochs on one side of epoch {row['lowest_epoch']}, the lowest"
-        if short
-        else "what looks like a fall and a rise may be chance"
-    )
+    last = epochs[-1]["epoch"]
+    if row["lowest_epoch"] == last:
+        why, fix = (
+            f"it is lowest at the last epoch ({last}), and the best one may lie beyond.",
+            "Train on for as many epochs again.",
+        )
+    elif row["p_falls"] is None:
+        why, fix = (
+            f"too few epochs lie on one side of epoch {row['lowest_epoch']}, the lowest.",
+            "Save more often, or train on.",
+        )
+    else:
+        why, fix = (
+            f"from epoch {row['lowest_epoch']}, the lowest, to the last it keeps level, as far as "
+            "these images tell.",
+            "To know better, hold out more images, or ask with --preset thorough.",
+        )
     return [
         Finding(
             code="SEL-NO-TURN",
@@ -34,9 +42,8 @@ def no_turn(seen: Seen) -> Sequence[Finding]:
             subject={"epoch": row["lowest_epoch"]},
             numbers=_numbers(row, "p_falls", "p_rises", "lowest"),
             n=int(row["images"] or 0),
-            text=f"No turn of the held-out loss was seen: {why}. The best epoch may lie beyond "
-            "the last one.",
-            fix="Train on for as many epochs again, or save more often.",
+            text=f"No turn of the held-out loss was seen: {why}",
+            fix=fix,
             because=(loss.id,),
         )
     ]
@@ -116,11 +123,11 @@ NO_TURN = Rule(
     code="SEL-NO-TURN",
     uses=("loss",),
     judge=no_turn,
-    means="The held-out loss did not fall and then rise: the run may be too short to tell.",
+    means="The held-out loss was not seen to fall and then rise again.",
     evidence="A straight line before the lowest epoch and one after it (two-lines test), the base "
     "model as epoch 0; and at least four held-out images.",
     sure="Medium: the test is careful, and calls fewer than 5 % of level curves turned.",
-    do="Train longer or save more often. The epochs there are may be good all the same.",
+    do="Where it is lowest at the end, train longer. The epochs may be good all the same.",
 )
 LEAK = Rule(
     code="SET-LEAK",
