@@ -65,6 +65,60 @@ def events(folder: Path, tags: Sequence[str], *, start: float, steps: int = 5) -
     return made.rename(folder / f"events.out.tfevents.{int(start)}.host.1.0")
 
 
+def pickled_tensors(seed: int, dtype: str) -> dict[str, np.ndarray]:
+    """Give kohya's tensors with values that need as many bits as a type has."""
+    import torch
+
+    types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    draw = np.random.default_rng(seed)
+    return {
+        name: torch.tensor(draw.normal(size=values.shape)).to(types[dtype]).float().numpy()
+        for name, values in kohya_tensors(seed).items()
+    }
+
+
+def pickled(
+    path: Path,
+    seed: int,
+    *,
+    dtype: str = "F16",
+    zipped: bool = True,
+    start: str = "",
+    peft: bool = False,
+) -> Path:
+    """Write a LoRA as kohya's ``save_model_as = "ckpt"`` does, or something else by its keys."""
+    import torch
+
+    types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = peft_tensors(seed) if peft else pickled_tensors(seed, dtype)
+    tensors = {
+        f"{start}{name[-9:] if start else name}": torch.from_numpy(values).to(types[dtype])
+        for name, values in held.items()
+    }
+    torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+class Touching:
+    """On loading by plain pickle, makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def dangerous(path: Path, makes: Path) -> Path:
+    """Write a pickle that looks like a LoRA and would make a file when it is loaded."""
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"lora_unet_{SITES[0]}.lora_up.weight": Touching(makes)}, path)
+    return path
+
+
 def kohya_metadata(epoch: int, **changed: object) -> dict[str, str]:
     told: dict[str, object] = {
         "ss_session_id": 4711,

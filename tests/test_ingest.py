@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,11 @@ from lorascope.cli import cli
 from lorascope.errors import BadInputError, LorascopeError, MissingInputError
 from lorascope.ingest import add_base, add_dataset, add_logs, add_lora, add_samples, ingest
 from lorascope.ingest.pictures import TYPES
+from lorascope.ingest.trainings import LISTED
+from lorascope.io import safetensors_file
 from lorascope.io.checkpoints import list_checkpoints
 from lorascope.io.dataset_file import read_dataset
-from lorascope.io.lora_file import read_lora
+from lorascope.io.lora_file import read_lora, read_metadata
 from lorascope.run import Run
 from tests import foreign_folders as foreign
 from trainer.config import read_config
@@ -278,7 +283,9 @@ def bad_folder(root: Path, kind: str) -> Path:
         key = "model.diffusion_model.input_blocks.0.0.weight"
         foreign.save(folder / "b.safetensors", {key: np.zeros((2, 2), np.float32)}, {})
     elif kind == "pickles":
-        (folder / "fern.pt").write_bytes(b"x")
+        foreign.pickled(folder / "fern.pt", 1)
+    elif kind == "optimizer":
+        (folder / "optimizer.pt").write_bytes(b"x")
     elif kind == "torn":
         (folder / "fern.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     elif kind == "dead link":
@@ -297,7 +304,8 @@ def bad_folder(root: Path, kind: str) -> Path:
         ("pictures", "holds 1 pictures and no LoRA"),
         ("base model", "holds a base model and no LoRA"),
         ("base file", "holds a base model and no LoRA"),
-        ("pickles", "save the LoRA as .safetensors"),
+        ("pickles", "fern.pt --allow-pickle"),
+        ("optimizer", "save the LoRA as .safetensors"),
         ("torn", "no LoRA that can be read"),
         ("dead link", "no LoRA that can be read"),
         ("run", "is a run already"),
@@ -458,3 +466,281 @@ def test_adding_a_path_that_is_not_there_makes_no_run(tmp_path, what):
     assert shown.exit_code == 2
     assert "does not exist" in shown.output
     assert not (tmp_path / "run").exists()
+
+
+def test_more_of_one_name_than_are_listed_are_counted_among_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("lorascope.ingest.trainings.LISTED", 2)
+    for number in range(3):
+        about = foreign.kohya_metadata(1, ss_session_id=number,
+                                       ss_training_started_at=foreign.STARTED + number)  # fmt: skip
+        foreign.save(
+            tmp_path / "there" / str(number) / "fern-000001.safetensors",
+            foreign.kohya_tensors(1),
+            about,
+        )
+    for name in ("moss", "oak", "ivy"):
+        about = foreign.kohya_metadata(1, ss_output_name=name)
+        foreign.save(tmp_path / "there" / f"{name}.safetensors", foreign.kohya_tensors(1), about)
+    with pytest.raises(BadInputError, match=r"\.\.\. and 1 more"):
+        take(tmp_path / "there", tmp_path / "run", name="fern")
+    with pytest.raises(BadInputError, match=r"\.\.\. and 4 more"):
+        take(tmp_path / "there", tmp_path / "run")
+    assert LISTED == 40
+
+
+def two_of_one_name(root: Path, *, told: bool) -> Path:
+    for number, folder in enumerate(("a", "b"), start=1):
+        start = foreign.STARTED + 90_000 * number
+        for epoch in (1, 2):
+            about = foreign.kohya_metadata(epoch, ss_session_id=number,
+                ss_training_started_at=start, ss_training_finished_at=start + 60)  # fmt: skip
+            file = root / folder / f"fern-{epoch:06}.safetensors"
+            foreign.save(file, foreign.kohya_tensors(epoch + number), about if told else {})
+        foreign.picture(root / folder / f"fern_e000001_00_20240501120001_{number}.png")
+        config = {"output_name": "fern", "network_dim": 4, "seed": number}
+        (root / folder / "fern.json").write_text(json.dumps(config))
+    return root
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_two_trainings_of_one_name_in_two_folders_keep_what_is_theirs(tmp_path, told):
+    folder = two_of_one_name(tmp_path / "there", told=told)
+    with pytest.raises(BadInputError, match="2 trainings") as raised:
+        take(folder, tmp_path / "run")
+    assert "fern#1, in a: 2 checkpoints" in str(raised.value)
+    assert "fern#2, in b: 2 checkpoints" in str(raised.value)
+    for number in (1, 2):
+        done = take(folder, tmp_path / str(number), name=f"fern#{number}")
+        assert [epoch for epoch, _ in epochs(done.run)] == [1, 2]
+        assert [row["seed"] for row in samples(done.run)] == [number]
+        config = read_config(done.run.place("config"))
+        assert config.seed == (42 if told else number)
+
+
+def test_prompts_in_the_current_directory_are_never_taken(tmp_path, model, monkeypatch):
+    (model / "sample" / "prompt.txt").unlink()
+    file = next(model.glob("*.json"))
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "sample_prompts": "prompts/mine.txt"}))
+    here = tmp_path / "here"
+    (here / "prompts").mkdir(parents=True)
+    (here / "prompts" / "mine.txt").write_text("unrelated --d 1\nunrelated too\n")
+    monkeypatch.chdir(here)
+    assert {row["prompt"] for row in samples(take(model, tmp_path / "one").run)} == {""}
+    (model / "prompts").mkdir()
+    (model / "prompts" / "mine.txt").write_text("zyxfern\na cat\n")
+    assert {row["prompt"] for row in samples(take(model, tmp_path / "two").run)} == {
+        "zyxfern", "a cat"}  # fmt: skip
+
+
+def test_images_in_the_current_directory_are_never_taken(tmp_path, model, monkeypatch):
+    file = next(model.glob("*.json"))
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "train_data_dir": "pictures"}))
+    images(model / "pictures", range(3))
+    images(model.parent / "pictures", range(3, 5))
+    monkeypatch.chdir(model.parent)
+    done = take(Path("model"), tmp_path / "run")
+    assert read_dataset(done.run.place("dataset")).root == model / "pictures"
+
+
+def test_of_several_configs_the_one_of_this_time_counts(tmp_path, model):
+    first = next(model.glob("*.json"))
+    about = json.loads(first.read_text())
+    first.unlink()
+    began = foreign.STARTED
+    for name, seconds, offset in (("old", -90 * 86400, 1.0), ("mine", -60, 2.0), ("new", 1e7, 3.0)):
+        file = model / f"{name}.json"
+        file.write_text(json.dumps({**about, "noise_offset": offset}))
+        os.utime(file, (began + seconds, began + seconds))
+    assert "noise_offset = 2.0" in take(model, tmp_path / "a").run.place("config").read_text()
+    stamped = (
+        model / "fern_20240501-115900.json"
+    )  # copied: its file time says nothing, its name does
+    stamped.write_text(json.dumps({**about, "noise_offset": 4.0}))
+    os.utime(stamped, (began + 2e7, began + 2e7))
+    (model / "mine.json").unlink()
+    assert "noise_offset = 4.0" in take(model, tmp_path / "b").run.place("config").read_text()
+    timeless = model / "fern.json"
+    stamped.rename(timeless)
+    os.utime(timeless, (0, 0))  # of no known time: rather this one than one of another month
+    assert "noise_offset = 4.0" in take(model, tmp_path / "c").run.place("config").read_text()
+
+
+def test_images_that_were_not_trained_on_are_said_with_the_command_that_holds_them_out(
+    tmp_path, model
+):
+    root = model.parent / "img"
+    extra = images(root / "10_zyxfern plant", range(10, 13))
+    done = take(model, tmp_path / "run")
+    said = next(found.text for found in done.found if found.role == "dataset")
+    assert "it has 5 images, and the training had 2" in said
+    assert f"lorascope add dataset {done.run.shell} FOLDER --as held-out" in said
+    assert said.count(". ") == 0
+    moved = tmp_path / "kohya" / "kept"
+    moved.mkdir()
+    for seed in range(10, 13):
+        for ending in (".png", ".txt"):
+            (extra / f"{seed}{ending}").rename(moved / f"{seed}{ending}")
+    _, dataset = add_dataset(done.run.path, moved, split="held-out", say=quiet)
+    assert len(dataset.held_out) == 3
+    assert len(dataset.images) == 5
+    assert all(dataset.path(image).is_file() for image in dataset.images)
+    again = take(model, tmp_path / "run")
+    assert len(read_dataset(again.run.place("dataset")).held_out) == 3
+
+
+def test_images_that_our_own_trainer_trained_on_are_not_held_out_by_moving_them(tmp_path):
+    train = images(tmp_path / "train", range(3))
+    run = Run.create(tmp_path / "run", base="", base_digest="")
+    add_dataset(run.path, train, say=quiet)
+    train.rename(tmp_path / "moved")
+    with pytest.raises(BadInputError, match="in the run already"):
+        add_dataset(run.path, tmp_path / "moved", split="held-out", say=quiet)
+
+
+def test_a_dataset_with_fewer_images_than_the_training_had_is_said(tmp_path, model):
+    next((model.parent / "img").rglob("0.png")).unlink()
+    done = take(model, tmp_path / "run")
+    said = next(found.text for found in done.found if found.role == "dataset")
+    assert said.endswith("it has 1 image, and the training had 2")
+
+
+@pytest.mark.parametrize("ending", [".pt", ".ckpt", ".pth", ".bin"])
+def test_a_pickled_lora_is_refused_and_the_command_said_is_the_one_that_takes_it(tmp_path, ending):
+    file = foreign.pickled(tmp_path / f"my fern-000003{ending}", 3)
+    run = tmp_path / "my run"
+    refused = CliRunner().invoke(cli, ["add", "lora", str(run), str(file)])
+    assert refused.exit_code == 2
+    assert "is a LoRA in a pickle, which can run any program when it is opened" in refused.output
+    assert not run.exists()
+    command = refused.output.split("Fix: lorascope ")[1].strip()
+    shown = CliRunner().invoke(cli, shlex.split(command))
+    assert shown.exit_code == 0, shown.output
+    saved = list_checkpoints(Run(run).place("lora"))
+    assert [(c.path.name, c.epoch) for c in saved] == [("my fern-000003.safetensors", 3)]
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+def test_nothing_of_a_pickled_lora_is_lost(tmp_path, dtype):
+    file = foreign.pickled(tmp_path / "fern.ckpt", 3, dtype=dtype, zipped=False)
+    run = add_lora(tmp_path / "run", [file], allow_pickle=True, say=quiet)
+    kept = run.place("lora") / "fern.safetensors"
+    read = read_lora(kept)
+    assert read.dtype == dtype
+    assert read_metadata(kept) == {}
+    with safetensors_file.Reader(kept, safetensors_file.read_header(kept)) as reader:
+        for name, values in foreign.pickled_tensors(3, dtype).items():
+            np.testing.assert_array_equal(reader.tensor(name), values)
+
+
+def test_a_pickled_lora_is_converted_once_and_again_when_it_has_changed(tmp_path):
+    file = foreign.pickled(tmp_path / "fern.pt", 3)
+    said: list[str] = []
+    for _ in range(2):
+        run = add_lora(tmp_path / "run", [file], allow_pickle=True, say=said.append)
+    assert said == ["Checkpoints: 1 new.", "Checkpoints: 0 new, 1 there already."]
+    foreign.pickled(file, 4)
+    os.utime(file, (1, 1))
+    add_lora(tmp_path / "run", [file], allow_pickle=True, say=said.append)
+    assert said[-1] == "Checkpoints: 0 new, 1 changed."
+    module = next(iter(read_lora(run.place("lora") / "fern.safetensors").modules.values()))
+    expected = foreign.pickled_tensors(4, "F16")[f"{module.name}.lora_up.weight"]
+    np.testing.assert_array_equal(module.up, expected)
+
+
+def test_a_pickle_that_would_run_code_runs_none_and_leaves_no_run(tmp_path):
+    made = tmp_path / "made"
+    file = foreign.dangerous(tmp_path / "fern.pt", made)
+    for words in ([], ["--allow-pickle"]):
+        shown = CliRunner().invoke(cli, ["add", "lora", str(tmp_path / "run"), str(file), *words])
+        assert shown.exit_code == 2
+        assert "Traceback" not in shown.output
+    assert "nothing in it was run" in shown.output
+    (tmp_path / "there").mkdir()
+    file.rename(tmp_path / "there" / "fern.pt")
+    with pytest.raises(BadInputError, match="1 LoRA in a pickle"):
+        take(tmp_path / "there", tmp_path / "run")
+    assert not made.exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_of_something_else_is_named_and_not_loaded(tmp_path, monkeypatch):
+    file = foreign.pickled(tmp_path / "model.ckpt", 3, start="model.diffusion_model.")
+    monkeypatch.setattr("torch.load", None)
+    with pytest.raises(BadInputError, match="no LoRA: it is a base model"):
+        add_lora(tmp_path / "run", [file], allow_pickle=True, say=quiet)
+    with pytest.raises(BadInputError, match="no LoRA: it is a base model"):
+        add_lora(tmp_path / "run", [file], say=quiet)
+
+
+def test_pickles_and_other_files_are_added_together_or_not_at_all(tmp_path, model):
+    file = foreign.pickled(tmp_path / "fern-000009.pt", 9)
+    dangerous = foreign.dangerous(tmp_path / "bad.pt", tmp_path / "made")
+    with pytest.raises(BadInputError, match="nothing in it was run"):
+        add_lora(tmp_path / "run", [file, dangerous], allow_pickle=True, say=quiet)
+    assert not (tmp_path / "run").exists()
+    both = [model / "fern-000002.safetensors", file]
+    run = add_lora(tmp_path / "run", both, allow_pickle=True, say=quiet)
+    assert epochs(run) == [(2, 40), (9, 0)]
+
+
+def test_pickled_loras_are_passed_over_and_listed_with_the_command(tmp_path, model):
+    for epoch in (5, 6):
+        foreign.pickled(model / f"fern-{epoch:06}.ckpt", epoch)
+    foreign.pickled(model / "base.ckpt", 1, start="model.diffusion_model.")
+    (model / "optimizer.pt").write_bytes(b"x" * 64)
+    done = take(model, tmp_path / "run")
+    assert [epoch for epoch, _ in epochs(done.run)] == [1, 2, 3, 4]
+    note = next(note for note in done.notes if "pickle" in note)
+    assert note.startswith("Left out: 2 LoRAs in pickles, which can run any program when opened")
+    command = note.split("lorascope ")[1]
+    assert "base.ckpt" not in command
+    assert "optimizer" not in command
+    shown = CliRunner().invoke(cli, shlex.split(command))
+    assert shown.exit_code == 0, shown.output
+    assert [epoch for epoch, _ in epochs(done.run)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_with_pickled_loras_alone_says_the_command(tmp_path):
+    folder = tmp_path / "there"
+    for epoch in (1, 2):
+        foreign.pickled(folder / f"fern-{epoch:06}.pt", epoch)
+    command = f"lorascope add lora {tmp_path / 'run'}"
+    with pytest.raises(BadInputError, match="2 LoRAs in pickles") as raised:
+        take(folder, tmp_path / "run")
+    assert str(raised.value).split("Fix: ")[1].startswith(command)
+    with pytest.raises(BadInputError, match="2 LoRAs in pickles") as raised:
+        add_lora(tmp_path / "run", [folder], allow_pickle=True, say=quiet)
+    told = str(raised.value).split("Fix: lorascope ")[1]
+    assert CliRunner().invoke(cli, shlex.split(told)).exit_code == 0
+    assert len(epochs(Run(tmp_path / "run"))) == 2
+
+
+def test_ingest_loads_no_torch_where_there_are_pickles(tmp_path):
+    folder = tmp_path / "there"
+    foreign.save(folder / "fern.safetensors", foreign.kohya_tensors(1), foreign.kohya_metadata(1))
+    foreign.pickled(folder / "fern-000002.pt", 2)
+    code = (
+        "import sys; from pathlib import Path; from lorascope.ingest import ingest\n"
+        f"ingest(Path({str(folder)!r}), Path({str(tmp_path / 'run')!r}), say=print)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "LoRA in a pickle" in done.stdout
+
+
+def test_the_steps_in_the_names_of_folders_are_kept(tmp_path):
+    out = foreign.diffusers(tmp_path)
+    folders = [out / f"checkpoint-{step}" for step in (1000, 500)]
+    run = add_lora(tmp_path / "run", folders, say=quiet)
+    assert epochs(run) == [(1, 500), (2, 1000)]
+
+
+def test_what_peft_keeps_beside_a_pickled_adapter_is_taken_with_it(tmp_path):
+    file = foreign.pickled(tmp_path / "oak" / "adapter_model.bin", 1, peft=True)
+    (file.parent / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 1}')
+    run = add_lora(tmp_path / "run", [file], allow_pickle=True, say=quiet)
+    lora = read_lora(run.place("lora") / "adapter_model.safetensors")
+    assert {module.scale for module in lora.modules.values()} == {0.25}

@@ -60,12 +60,19 @@ def add() -> None:
 @A_RUN
 @FILES
 @COPY
+@click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Convert .pt, .ckpt, .pth and .bin files that are named; nothing in them is run.",
+)
 @AS_JSON
-def add_lora(run: Path, paths: tuple[Path, ...], copy: bool, as_json: bool) -> None:
+def add_lora(
+    run: Path, paths: tuple[Path, ...], copy: bool, allow_pickle: bool, as_json: bool
+) -> None:
     """Add checkpoints: .safetensors files, or a folder of them."""
     from lorascope.ingest import add_lora as call
 
-    _added(call(run, paths, copy=copy, say=remark), as_json)
+    _added(call(run, paths, copy=copy, allow_pickle=allow_pickle, say=remark), as_json)
 
 
 @add.command("logs")

@@ -3,20 +3,31 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorascope.errors import BadInputError, LorascopeError, MissingInputError
+from lorascope.errors import BadInputError, MissingInputError
 from lorascope.ingest.bases import checked_base
 from lorascope.ingest.carry import Carrier, Say, Taken, targets
 from lorascope.ingest.datasets import Guess, put_images, usual_resolution
 from lorascope.ingest.logs import Log, bring_logs, tags_of
+from lorascope.ingest.pickled import (
+    FIX,
+    Command,
+    checked_pickle,
+    convert_pickle,
+    no_lora,
+    passed_over,
+    pickled_loras,
+)
 from lorascope.ingest.pictures import Sample, bring_samples, find_prompts
+from lorascope.ingest.pieces import bring_peft_settings
+from lorascope.ingest.trainings import metadata_of, stored_name
 from lorascope.io import train_settings
 from lorascope.io.checkpoints import Checkpoint, list_checkpoints
 from lorascope.io.dataset_file import Dataset, Split
 from lorascope.io.foreign.folder import PROMPT_FILES, event_files, survey
-from lorascope.io.foreign.layouts import named_sample, printable
+from lorascope.io.foreign.layouts import DIFFUSERS_FILES, named_sample, printable
+from lorascope.io.foreign.pickled import is_pickle
 from lorascope.io.images import ENDINGS as PICTURES
 from lorascope.io.lora_facts import DAMAGED, LORA, facts_of
-from lorascope.io.lora_file import read_metadata
 from lorascope.run import BUNDLE, Run
 
 
@@ -33,19 +44,38 @@ def open_or_create(path: Path) -> Run:
     return Run.create(path, base="", base_digest="", origin={"folder": "", "name": path.name})
 
 
-def add_lora(path: Path, files: Sequence[Path], *, copy: bool = False, say: Say) -> Run:
+def add_lora(
+    path: Path, files: Sequence[Path], *, copy: bool = False, allow_pickle: bool = False, say: Say
+) -> Run:
     """Add checkpoints to a run: files, or folders of them.
+
+    Parameters
+    ----------
+    path : Path
+        The run.
+    files : sequence of Path
+    copy : bool
+        Copy the files instead of linking them.
+    allow_pickle : bool
+        Convert pickles that are named one by one; nothing in them is run.
+    say : callable
 
     Raises
     ------
     MissingInputError, BadInputError
         One is not there, is damaged, or is no LoRA; nothing was added.
     """
-    found = [one for file in files for one in _loras(file)]
+    command = Command(run=path, files=files, allowed=allow_pickle, copy=copy, say=say)
+    found = [one for file in files for one in _loras(file, command)]
     run = open_or_create(path)
     with Carrier(run=run, say=say, copy=copy) as carrier:
-        pairs = targets(found, run.place("lora"), lambda file: f"{file.stem}.safetensors")
-        carrier.bring_all(pairs, label="adding checkpoints")
+        pairs = targets(found, run.place("lora"), stored_name)
+        plain = {source: to for source, to in pairs.items() if not is_pickle(source)}
+        carrier.bring_all(plain, label="adding checkpoints")
+        pickled = {source: to for source, to in pairs.items() if is_pickle(source)}
+        carrier.bring_all(pickled, label="converting pickles", convert=convert_pickle)
+        if found[-1].stem in DIFFUSERS_FILES:
+            bring_peft_settings(carrier, found[-1])
     _say_counts(carrier, "checkpoint", say)
     return run
 
@@ -127,7 +157,7 @@ def add_dataset(
             "Fix: name the folder that holds the images."
         )
     run = open_or_create(path)
-    known = train_settings.settings(_metadata(run))
+    known = train_settings.settings(metadata_of(_saved(run)))
     stated = (resolution, resolution) if resolution else None
     if stated is None and not run.has("dataset"):
         stated = usual_resolution(known.base_version, known.resolution)
@@ -160,26 +190,35 @@ def add_base(path: Path, name: str, *, say: Say) -> Run:
     return run
 
 
-def _loras(file: Path) -> list[Path]:
+def _loras(file: Path, command: Command) -> list[Path]:
     """List the LoRA files that one argument names, each of them sound."""
     _there(file)
     if file.is_dir():
-        return [checkpoint.path for checkpoint in _sound(file)]
+        return [checkpoint.path for checkpoint in _sound(file, command)]
+    if is_pickle(file):
+        return [checked_pickle(file, command)]
     facts = facts_of(file)
     if facts.kind == DAMAGED:
         raise BadInputError(f"{facts.damage}\nFix: copy or download the file again.")
     if facts.kind != LORA:
-        what = facts.kind if facts.kind != "unknown" else "of an unknown kind"
-        raise BadInputError(f"{printable(file)} is no LoRA: it is {what}.\nFix: name a LoRA file.")
+        raise no_lora(file, facts.kind)
     return [file]
 
 
-def _sound(folder: Path) -> list[Checkpoint]:
+def _sound(folder: Path, command: Command) -> list[Checkpoint]:
+    """List a folder's LoRAs; pickles are opened only when each is named."""
     found = [c for c in list_checkpoints(folder) if facts_of(c.path).kind == LORA]
+    pickled = pickled_loras(sorted(one for one in folder.iterdir() if one.is_file()))
+    if not found and pickled:
+        raise BadInputError(
+            f"{printable(folder)} holds {passed_over(pickled, command.run, join=FIX)}"
+        )
     if not found:
         raise BadInputError(
             f"{printable(folder)} holds no LoRA (.safetensors).\nFix: name LoRA files."
         )
+    if pickled:
+        command.say(f"Left out: {passed_over(pickled, command.run)}")
     return found
 
 
@@ -194,15 +233,6 @@ def _there(path: Path) -> None:
 
 def _saved(run: Run) -> list[Checkpoint]:
     return list_checkpoints(run.place("lora")) if run.has("lora") else []
-
-
-def _metadata(run: Run) -> dict[str, str]:
-    for checkpoint in reversed(_saved(run)):
-        try:
-            return read_metadata(checkpoint.path)
-        except LorascopeError:
-            continue
-    return {}
 
 
 def _say_counts(carrier: Carrier, noun: str, say: Say) -> None:

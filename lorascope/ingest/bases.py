@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorascope.errors import BadInputError, LorascopeError
 from lorascope.ingest.carry import Say
+from lorascope.io.foreign.folder import places
 from lorascope.io.lora_facts import facts_of
 from lorascope.io.train_settings import LORASCOPE, made_by, settings
 from lorascope.models import sources
@@ -38,7 +39,7 @@ def find_base(
         return sources.MINIATURE, sources.base_digest(sources.MINIATURE), "the embedded miniature"
     told = [name for name in dict.fromkeys([*names, known.base_model]) if name]
     for name in told:
-        path = next((p for p in _places(folder, name) if _is_there(p)), None)
+        path = next((p for p in places(folder, name) if _is_there(p)), None)
         if path is None:
             continue
         try:
@@ -114,15 +115,6 @@ def _needed_width(lora: Path) -> int:
 
 def _kind(width: int) -> str:
     return WIDTHS.get(width, f"a model that reads text {width} wide")
-
-
-def _places(folder: Path, name: str) -> Iterable[Path]:
-    path = Path(name.replace("\\", "/")).expanduser()
-    if path.is_absolute():
-        yield path
-    else:
-        yield folder / path
-        yield folder.parent / path
 
 
 def _is_there(path: Path) -> bool:

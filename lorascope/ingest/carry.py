@@ -19,6 +19,7 @@ from lorascope.records import Row
 from lorascope.run import Run
 
 Say = Callable[[str], None]
+Convert = Callable[[Path, Path], None]
 COLUMNS = {"file": "str", "source": "str", "size": "int", "mtime_ns": "int"}
 
 
@@ -71,12 +72,21 @@ class Carrier:
         if rows:
             storage.write_text(self.run.place("origin"), tables.as_csv(rows))
 
-    def bring_all(self, pairs: Mapping[Path, Path], *, label: str, grows: bool = False) -> None:
+    def bring_all(
+        self,
+        pairs: Mapping[Path, Path],
+        *,
+        label: str,
+        grows: bool = False,
+        convert: Convert | None = None,
+    ) -> None:
         """Take files over: source -> target inside the run."""
         for source, target in track(pairs.items(), label=label):
-            self.bring(source, target, grows=grows)
+            self.bring(source, target, grows=grows, convert=convert)
 
-    def bring(self, source: Path, target: Path, *, grows: bool = False) -> Taken:
+    def bring(
+        self, source: Path, target: Path, *, grows: bool = False, convert: Convert | None = None
+    ) -> Taken:
         """Take one file over.
 
         Parameters
@@ -86,6 +96,8 @@ class Carrier:
             Its place inside the run.
         grows : bool
             Its writer appends to it, so that it must be copied.
+        convert : callable, optional
+            Writes the target from the source, whole or not at all, where the bytes may not stay.
 
         Raises
         ------
@@ -106,11 +118,14 @@ class Carrier:
             taken = Taken.NEW
             if target.exists():
                 linked = target.samefile(source)
-                same = not linked and filecmp.cmp(source, target, shallow=False)
+                same = not (linked or convert) and filecmp.cmp(source, target, shallow=False)
                 # a linked file of another time than it was taken at was written over in place
                 taken = Taken.SAME if same or (linked and before is None) else Taken.CHANGED
             if taken is not Taken.SAME:
-                self._place(source, target, grows=grows)
+                if convert is not None:
+                    convert(source, target)
+                else:
+                    self._place(source, target, grows=grows)
         except StorageError:
             raise
         except OSError as error:

@@ -10,6 +10,7 @@ from lorascope.errors import BadInputError, LorascopeError
 from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, Split, read_dataset, write_dataset
 from lorascope.io.folders import NUMBERED, scan_training_folder
+from lorascope.io.foreign.folder import places
 from lorascope.io.foreign.layouts import DATASET_FOLDERS
 from lorascope.io.foreign.settings import Settings
 from lorascope.io.scan import Say, scan_images
@@ -33,7 +34,7 @@ NO_GUESS = Guess()
 
 
 def find_datasets(
-    folder: Path, settings: Settings, folders: Sequence[Folder]
+    folder: Path, settings: Settings, folders: Sequence[Folder], run: Run
 ) -> tuple[list[Path], str]:
     """Find the folders of images that a training used.
 
@@ -45,6 +46,8 @@ def find_datasets(
         Name folders of images, where its config was found.
     folders : sequence of Folder
         What the checkpoints say of their images: names and counts.
+    run : Run
+        For the command that mends what does not agree.
 
     Returns
     -------
@@ -55,18 +58,18 @@ def find_datasets(
     """
     told = [path for name in settings.datasets if (path := _near(folder, name)) is not None]
     if told and len(told) == len(settings.datasets):
-        return told, _counts(told, folders)
+        return told, _counts(told, folders, run)
     names = [f.name.replace("\\", "/") for f in folders if not f.regularisation]
     if not names:
         looked = ", ".join(settings.datasets) or "nothing that was left behind names it"
         return [], looked
     whole = [path for name in names if (path := _near(folder, name)) is not None]
     if len(whole) == len(names) and all("/" in name for name in names):
-        return whole, _counts(whole, folders)
+        return whole, _counts(whole, folders, run)
     last = [Path(name).name for name in names]
     roots = _roots(folder, last)
     if len(roots) == 1:
-        return roots, _counts(roots, folders)
+        return roots, _counts(roots, folders, run)
     if roots:
         return [], f"{', '.join(last)} lies in more than one place: {roots[0]}, {roots[1]}"
     return [], f"looked for {', '.join(last[:3])} near {folder}"
@@ -141,7 +144,8 @@ def put_images(
     kept: list[DatasetImage] = []
     if old is not None:
         root = _common(old.root.resolve(), folder)
-        kept = [_moved(image, old.root.resolve(), root) for image in old.images]
+        left = old.images if split == "train" else _left(run, old, images, split, say)
+        kept = [_moved(image, old.root.resolve(), root) for image in left]
         images = [_moved(image, folder, root) for image in images]
         images = _not_elsewhere(images, kept, split, say)
     fresh = {image.file for image in images}
@@ -167,10 +171,10 @@ def usual_resolution(version: str, stated: tuple[int, int] | None) -> tuple[int,
 
 
 def _near(folder: Path, name: str) -> Path | None:
-    """Find a folder that a config names: as it stands, or beside what was left behind."""
-    for path in (Path(name).expanduser(), folder / name, folder.parent / name):
+    """Find a folder that a config names: in what was left behind, or beside it."""
+    for path in places(folder, name):
         try:
-            if (path.is_absolute() or path.is_relative_to(folder.parent)) and path.is_dir():
+            if path.is_dir():
                 return path
         except OSError:  # a name too long to be one
             continue
@@ -191,8 +195,8 @@ def _roots(folder: Path, names: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
-def _counts(roots: Sequence[Path], folders: Sequence[Folder]) -> str:
-    """Say where a folder has not as many images as the training had."""
+def _counts(roots: Sequence[Path], folders: Sequence[Folder], run: Run) -> str:
+    """Say where a folder has not as many images as the training had, and what to do about it."""
     wanted = sum(f.images for f in folders if not f.regularisation)
     have = 0
     for root in roots:
@@ -200,9 +204,15 @@ def _counts(roots: Sequence[Path], folders: Sequence[Folder]) -> str:
             have += len(scan_training_folder(root))
         except LorascopeError:
             continue
-    if wanted and have != wanted:
-        return f"It has {have} images, and the training had {wanted}."
-    return ""
+    if not wanted or have == wanted:
+        return ""
+    said = f"it has {have} {'image' if have == 1 else 'images'}, and the training had {wanted}"
+    if have < wanted:
+        return said
+    return (
+        f"{said}; all are taken as trained on, so move those that were not to a folder of their "
+        f"own and give lorascope add dataset {run.shell} FOLDER --as held-out"
+    )
 
 
 def _common(one: Path, other: Path) -> Path:
@@ -217,6 +227,22 @@ def _common(one: Path, other: Path) -> Path:
 
 def _moved(image: DatasetImage, root: Path, to: Path) -> DatasetImage:
     return replace(image, file=(root / image.file).relative_to(to).as_posix())
+
+
+def _left(
+    run: Run, old: Dataset, images: Sequence[DatasetImage], split: Split, say: Say
+) -> list[DatasetImage]:
+    """Give a dataset without those images that the user has moved out of it, and names again.
+
+    Of another trainer's folder, ingest takes all images as trained on; by moving them its user
+    says that these were not. What our own trainer was shown stays trained on, wherever it lies.
+    """
+    new = {image.sha256 for image in images} if run.origin else set()
+    gone = [i for i in old.images if i.sha256 in new and not old.path(i).is_file()]
+    if gone:
+        count = "1 image was" if len(gone) == 1 else f"{len(gone)} images were"
+        say(f"{count} moved out of {old.root}, and no longer {gone[0].split} but {split}.")
+    return [image for image in old.images if image not in gone]
 
 
 def _not_elsewhere(

@@ -71,7 +71,7 @@ def ingest(
     work = Work(folder=folder, out=out, look=survey(folder), say=say)
     look_through(work)
     group = choose(work, name or known)
-    metadata = metadata_of(group)
+    metadata = metadata_of(group.checkpoints)
     settings = settings_of(work, group, metadata)
     run = _open(work, group, settings)
     with Carrier(run=run, say=work.note, copy=copy) as carrier:
@@ -99,7 +99,9 @@ def _refuse(folder: Path, out: Path) -> str:
     """Refuse what would write into the folder or over another run; recall what was asked before."""
     if (folder / BUNDLE).is_file():
         quoted = shlex.quote(str(folder))
-        raise BadInputError(f"{folder} is a run already.\nFix: lorascope diagnose {quoted}")
+        raise BadInputError(
+            f"{printable(folder)} is a run already.\nFix: lorascope diagnose {quoted}"
+        )
     inside = out.resolve().is_relative_to(folder.resolve())
     if inside and folder.exists():
         raise BadInputError(

@@ -2,12 +2,13 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.errors import BadInputError
 from lorascope.ingest.carry import Say
+from lorascope.ingest.pickled import FIX, passed_over, pickled_loras
 from lorascope.io.checkpoints import TrainingGroup, group_runs
 from lorascope.io.foreign.configs import read_settings
 from lorascope.io.foreign.folder import Survey
@@ -52,6 +53,9 @@ def look_through(work: Work) -> None:
     for kind, count in others.items():
         what = "of an unknown kind" if kind == "unknown" else kind
         work.note(f"Left out: {count} .safetensors {file_word(count)}, {what} and no LoRA.")
+    pickled = pickled_loras(look.others)
+    if pickled and work.loras:
+        work.note(f"Left out: {passed_over(pickled, work.out)}")
     for path in look.runs:
         work.note(f"Left out: {printable(path)}, a run of lorascope's own.")
     for sentence in look.closed:
@@ -61,7 +65,7 @@ def look_through(work: Work) -> None:
     configs = (read_settings(path) for path in look.configs[:MOST_CONFIGS])
     work.configs = [settings for settings in configs if settings is not None]
     if not work.loras:
-        raise BadInputError(_no_lora(work, others))
+        raise BadInputError(_no_lora(work, others, pickled))
     work.groups = group_runs(work.loras, names=_names(work))
 
 
@@ -94,12 +98,14 @@ def _find_loras(work: Work) -> Counter[str]:
     return others
 
 
-def _no_lora(work: Work, others: Mapping[str, int]) -> str:
+def _no_lora(work: Work, others: Mapping[str, int], pickled: Sequence[Path]) -> str:
     """Say what a folder holds instead of a LoRA, and what it may be meant for."""
     look, shown = work.look, printable(work.folder)
     quoted = shlex.quote(str(work.folder))
     if look.empty:
         return f"{shown} is empty.\nFix: name the folder that your trainer saves to."
+    if pickled:
+        return f"{shown} holds {passed_over(pickled, work.out, join=FIX)}"
     if (work.folder / "model_index.json").is_file() or "a base model" in others:
         return (
             f"{shown} holds a base model and no LoRA.\n"

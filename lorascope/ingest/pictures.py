@@ -47,7 +47,7 @@ def find_prompts(files: Iterable[Path]) -> tuple[SamplePrompt, ...]:
         try:
             if file.is_file() and (prompts := read_sample_prompts(file)):
                 return prompts
-        except LorascopeError:
+        except (LorascopeError, OSError):  # an OSError: a name too long to be one
             continue
     return ()
 

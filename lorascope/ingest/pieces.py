@@ -18,13 +18,13 @@ from lorascope.ingest.trainings import home_of, span, within
 from lorascope.io import train_settings
 from lorascope.io.checkpoints import Checkpoint, TrainingGroup, list_checkpoints
 from lorascope.io.dataset_file import read_dataset
+from lorascope.io.foreign.folder import places
 from lorascope.io.foreign.layouts import DIFFUSERS_FILES, KOHYA, named_state, printable
 from lorascope.io.foreign.settings import Settings, as_toml
 from lorascope.io.lora_facts import facts_of
+from lorascope.io.lora_file import PEFT_CONFIG
 from lorascope.records import Row
 from lorascope.run import Run
-
-PEFT_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class Missing:
 
 
 def bring_checkpoints(carrier: Carrier, group: TrainingGroup) -> None:
-    """Take the saved states over, and what PEFT keeps beside them."""
+    """Take the saved states over, and PEFT's settings beside the last of them."""
     states = list(group.checkpoints)
     if len(states) > 1 and _saved_twice(states[-1], states[-2]):
         states.pop()
@@ -64,9 +64,14 @@ def bring_checkpoints(carrier: Carrier, group: TrainingGroup) -> None:
 
     pairs = targets([state.path for state in states], place, name_of)
     carrier.bring_all(pairs, label="taking over checkpoints")
-    beside = states[-1].path.with_name(PEFT_CONFIG)
+    bring_peft_settings(carrier, states[-1].path)
+
+
+def bring_peft_settings(carrier: Carrier, lora: Path) -> None:
+    """Take over what PEFT keeps beside a LoRA: its alpha stands nowhere else."""
+    beside = lora.with_name(PEFT_CONFIG)
     if beside.is_file():
-        carrier.bring(beside, place / PEFT_CONFIG)
+        carrier.bring(beside, carrier.run.place("lora") / PEFT_CONFIG)
 
 
 def _saved_twice(last: Checkpoint, before: Checkpoint) -> bool:
@@ -122,10 +127,8 @@ def give_samples(
     """Take over the samples that this training drew."""
     run, home = carrier.run, home_of(group)
     mine = [s for s in samples_of(work.look.pictures) if _is_of(s, group, home, work)]
-    listed = [*settings.prompt_files, *(str(p) for p in _prompt_files(work, home, mine))]
-    prompts = settings.prompts or find_prompts(
-        path for name in listed for path in (Path(name), work.folder / name)
-    )
+    named = (path for name in settings.prompt_files for path in places(work.folder, name))
+    prompts = settings.prompts or find_prompts([*named, *_prompt_files(work, home, mine)])
     rows = bring_samples(carrier, mine, saved, prompts)
     if not rows:
         command = f"lorascope add samples {run.shell} PATH"
@@ -142,7 +145,13 @@ def _is_of(sample: Sample, group: TrainingGroup, home: Path, work: Work) -> bool
         mine = named.name in (name, "") or len(work.groups) == 1
     else:
         mine = sample.path.is_relative_to(home)
-    return mine and ("#" not in group.name or within(sample.path, group))
+    if not mine or "#" not in group.name:
+        return mine
+    homes = {home_of(g) for g in work.groups if g.name.partition("#")[0] == name}
+    around = [one for one in homes if sample.path.is_relative_to(one)]
+    if len(around) == 1 and len(homes) > 1:  # they kept their pictures apart
+        return around == [home]
+    return within(sample.path, group)
 
 
 def _prompt_files(work: Work, home: Path, samples: Sequence[Sample]) -> list[Path]:
@@ -158,7 +167,8 @@ def _about_samples(rows: Sequence[Row]) -> str:
     parts = []
     if known:
         per = f"{each.pop()} each" if len(each) == 1 else "not the same number each"
-        parts.append(f"of {len(known)} epochs ({known[0]} to {known[-1]}), {per}")
+        some = f"{len(known)} epochs ({known[0]} to {known[-1]})"
+        parts.append(f"of {some}, {per}" if len(known) > 1 else f"of epoch {known[0]}")
     if loose:
         parts.append(f"{loose} between the saved states")
     if any(row["prompt"] for row in rows):
@@ -198,7 +208,7 @@ def give_dataset(
     known = train_settings.settings(metadata)
     why = ""
     if not run.has("dataset"):
-        paths, why = find_datasets(work.folder, settings, known.folders)
+        paths, why = find_datasets(work.folder, settings, known.folders, run)
         if not paths:
             return Missing(role="dataset", why=printable(why), command=command)
         resolution = usual_resolution(known.base_version, known.resolution)

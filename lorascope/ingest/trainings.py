@@ -8,12 +8,20 @@ from pathlib import Path
 from lorascope.errors import BadInputError, LorascopeError
 from lorascope.ingest.looking import Work
 from lorascope.io.checkpoints import Checkpoint, TrainingGroup
-from lorascope.io.foreign.layouts import ONETRAINER, named_state, printable, trainer_of
+from lorascope.io.foreign.layouts import (
+    DIFFUSERS_FILES,
+    ONETRAINER,
+    config_time,
+    named_state,
+    printable,
+    trainer_of,
+)
 from lorascope.io.foreign.metadata import from_metadata
 from lorascope.io.foreign.settings import Settings, merged
 from lorascope.io.lora_file import read_metadata
 
 LISTED = 40  # trainings, when a folder holds several
+DAY_S = 86_400.0
 
 
 def choose(work: Work, name: str) -> TrainingGroup:
@@ -33,26 +41,30 @@ def choose(work: Work, name: str) -> TrainingGroup:
     elif name:
         start = f"{printable(work.folder)} holds {len(alike)} trainings called {printable(name)}"
     lines = [f"{start}; one run is made of one:"]
-    for group in (alike or groups)[:LISTED]:
-        lines.append(f"  {_line(group)}")
+    shown = alike or groups
+    for group in shown[:LISTED]:
+        lines.append(f"  {_line(group, work.folder)}")
         where = work.out.parent / group.name
         lines.append(
             f"    lorascope ingest {shlex.quote(printable(work.folder))} "
             f"--out {shlex.quote(printable(where))} --name {shlex.quote(printable(group.name))}"
         )
-    if len(groups) > LISTED:
-        lines.append(f"  ... and {len(groups) - LISTED} more")
+    if len(shown) > LISTED:
+        lines.append(f"  ... and {len(shown) - LISTED} more")
     raise BadInputError("\n".join(lines) + "\nFix: give one of these commands.")
 
 
-def _line(group: TrainingGroup) -> str:
+def _line(group: TrainingGroup, folder: Path) -> str:
     count = len(group.checkpoints)
     parts = ["1 checkpoint" if count == 1 else f"{count} checkpoints", span(group.checkpoints)]
     if group.rank:
         parts.append(f"rank {group.rank}")
     if group.base:
         parts.append(f"on {printable(group.base)}")
-    return f"{printable(group.name)}: {', '.join(parts)}"
+    home = home_of(group)
+    where = f", in {printable(home.relative_to(folder))}" if "#" in group.name else ""
+    where = where if home != folder and home.is_relative_to(folder) else ""
+    return f"{printable(group.name)}{where}: {', '.join(parts)}"
 
 
 def span(checkpoints: Sequence[Checkpoint]) -> str:
@@ -64,9 +76,9 @@ def span(checkpoints: Sequence[Checkpoint]) -> str:
     return text
 
 
-def metadata_of(group: TrainingGroup) -> dict[str, str]:
+def metadata_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     """Read what the last checkpoint says; the last knows most."""
-    for checkpoint in reversed(group.checkpoints):
+    for checkpoint in reversed(checkpoints):
         try:
             return read_metadata(checkpoint.path)
         except LorascopeError:
@@ -87,11 +99,31 @@ def settings_of(work: Work, group: TrainingGroup, metadata: Mapping[str, str]) -
     began = group.times[0][0] if group.times else 0.0
     if not began and group.checkpoints:
         began = written(group.checkpoints[0].path)
-    fitting.sort(key=lambda one: abs(written(one.path) - began) if one.path else 0.0)
+    fitting.sort(key=lambda one: _distance(one, home, began))
     whole = merged([from_metadata(metadata), *fitting])
     names = [named_state(c.path).trainer for c in group.checkpoints]
     trainer = whole.trainer or group.trainer or trainer_of(names, tuple(metadata))
     return replace(whole, trainer=trainer)
+
+
+def _distance(config: Settings, home: Path, began: float) -> tuple[bool, float]:
+    """Say how far a config is from a training: elsewhere or not, and by how many s.
+
+    The time in its name outlives copying. One of no known time is neither near nor far.
+    """
+    if config.path is None:
+        return False, 0.0
+    when = config_time(config.path) or written(config.path)
+    apart = abs(when - began) if when and began else DAY_S
+    return not config.path.is_relative_to(home), apart
+
+
+def stored_name(path: Path) -> str:
+    """Name a checkpoint within a run: as it was, or by its folder where all have one name."""
+    named = named_state(path)
+    if path.stem in DIFFUSERS_FILES and named.by_step:
+        return f"{named.name}-step{named.step:08}.safetensors"
+    return f"{path.stem}.safetensors"
 
 
 def home_of(group: TrainingGroup) -> Path:

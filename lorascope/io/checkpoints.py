@@ -8,10 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lorascope.errors import BadInputError, MissingInputError
-from lorascope.io.foreign.layouts import DIFFUSERS_FILES, NamedState, named_state, trainer_of
+from lorascope.io.foreign.layouts import (
+    DIFFUSERS,
+    DIFFUSERS_FILES,
+    ONETRAINER,
+    NamedState,
+    named_state,
+    trainer_of,
+)
 from lorascope.io.lora_facts import DAMAGED, LORA, UNKNOWN, Facts, facts_of
 
 ENDING = ".safetensors"
+OWN_FOLDERS = (DIFFUSERS, ONETRAINER)  # trainers that keep states in folders of their own
 NO_NAMES: Mapping[Path, str] = MappingProxyType({})
 
 
@@ -146,7 +154,8 @@ def group_runs(
     Files belong together when they have the same name (``ss_output_name``, else the file's name
     without its number), rank and base model. Of one name, a later start of the trainer goes on
     with the same training when its epochs come after those before it, as a resumed one's do;
-    when they overlap it is another training, whose files lie there from an earlier try.
+    when they overlap it is another training, whose files lie there from an earlier try. Files that
+    do not say when they were made are of several trainings where two folders hold the same name.
 
     Parameters
     ----------
@@ -238,9 +247,12 @@ def _once(states: Sequence[_State]) -> list[_State]:
 
 def _trainings(states: Sequence[_State]) -> list[list[_State]]:
     """Split states of one name into trainings, by the starts of their trainer."""
-    starts: dict[str, list[_State]] = {}
+    silent = [s for s in states if not s.facts.session and s.named.trainer not in OWN_FOLDERS]
+    apart = {s.path for s in silent} if len({s.path.stem for s in silent}) < len(silent) else set()
+    starts: dict[object, list[_State]] = {}
     for state in states:
-        starts.setdefault(state.facts.session, []).append(state)
+        start = state.path.parent if state.path in apart else state.facts.session
+        starts.setdefault(start, []).append(state)
     parts = [part for start in starts.values() for part in _restarts(start)]
     found: list[list[_State]] = []
     for part in sorted(parts, key=_began):
@@ -253,7 +265,7 @@ def _trainings(states: Sequence[_State]) -> list[list[_State]]:
 
 def _restarts(states: Sequence[_State]) -> list[list[_State]]:
     """Cut where the steps begin anew, among files whose names begin with their time."""
-    if not all(state.named.trainer == "OneTrainer" or state.bare for state in states):
+    if not all(state.named.trainer == ONETRAINER or state.bare for state in states):
         return [list(states)]
     dated = sorted(states, key=lambda s: (s.bare, s.path.name))
     parts: list[list[_State]] = [[]]

@@ -96,6 +96,17 @@ def parsed(text: str) -> dict[str, Any]:
     return {}
 
 
+def kind_of(keys: Iterable[str]) -> str:
+    """Tell what a file is by the names of its weights: LORA, UNKNOWN, or "a VAE"."""
+    names = list(keys)
+    if any(LORA_KEY.search(name) for name in names):
+        return LORA
+    for kind, marks in OTHERS:
+        if any(mark in name for name in names for mark in marks):
+            return kind
+    return UNKNOWN
+
+
 @functools.lru_cache(maxsize=20_000)
 def _facts(path: Path, _size: int, _mtime_ns: int) -> Facts:
     """Read a file's facts once for each state that it was seen in."""
@@ -107,7 +118,7 @@ def _facts(path: Path, _size: int, _mtime_ns: int) -> Facts:
     info = parsed(meta.get("training_info", ""))
     info_step = info.get("step")
     return Facts(
-        kind=_kind(header.entries),
+        kind=kind_of(header.entries),
         name=stated(meta, "ss_output_name"),
         session=stated(meta, "ss_session_id"),
         epoch=whole(stated(meta, "ss_epoch")),
@@ -120,16 +131,6 @@ def _facts(path: Path, _size: int, _mtime_ns: int) -> Facts:
         finished=moment(stated(meta, "ss_training_finished_at")),
         keys=tuple(meta),
     )
-
-
-def _kind(keys: Iterable[str]) -> str:
-    names = list(keys)
-    if any(LORA_KEY.search(name) for name in names):
-        return LORA
-    for kind, marks in OTHERS:
-        if any(mark in name for name in names for mark in marks):
-            return kind
-    return UNKNOWN
 
 
 def _width(header: Header) -> int:

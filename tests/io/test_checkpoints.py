@@ -174,3 +174,22 @@ def test_a_workspace_used_twice_holds_two_trainings(tmp_path):
             stem = f"2024-05-{day}_12-00-{step}-save-{step}-{step // 20}-0"
             save(tmp_path / f"{stem}.safetensors", kohya_tensors(step), {})
     assert sorted(map(len, groups(tmp_path).values())) == [2, 3]
+
+
+def test_files_without_metadata_of_one_name_in_two_folders_are_two_trainings(tmp_path):
+    for folder, seed in (("a", 1), ("b", 5)):
+        for epoch in (1, 2):
+            save(tmp_path / folder / f"fern-{epoch:06}.safetensors", kohya_tensors(seed), {})
+    assert groups(tmp_path) == {"fern#1": [1, 2], "fern#2": [1, 2]}
+
+
+def test_files_without_metadata_in_two_folders_are_one_where_no_name_is_there_twice(tmp_path):
+    save(tmp_path / "early" / "fern-000001.safetensors", kohya_tensors(1), {})
+    save(tmp_path / "fern-000002.safetensors", kohya_tensors(2), {})
+    save(tmp_path / "best" / "fern.safetensors", kohya_tensors(3), {})
+    assert groups(tmp_path) == {"fern": [1, 2, 3]}
+    oak = tmp_path / "oak"
+    for step in (500, 1000):
+        place = oak / f"checkpoint-{step}" / "pytorch_lora_weights.safetensors"
+        save(place, peft_tensors(step), {})
+    assert groups(oak) == {"oak": [1, 2]}

@@ -1,5 +1,6 @@
 """One look through a folder of another trainer: nothing is opened, nothing is written."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -86,6 +87,19 @@ def event_files(root: Path) -> list[Path]:
                 break
             _sort(path, found)
     return found.events
+
+
+def places(root: Path, name: str) -> Iterator[Path]:
+    """Give where a name in a foreign config may lie: in the folder, then beside it.
+
+    A whole path stays what it is. The user's current directory is never meant.
+    """
+    path = Path(name.replace("\\", "/"))
+    with contextlib.suppress(RuntimeError):  # ~ of somebody who is not here
+        path = path.expanduser()
+    yield root / path
+    if not path.is_absolute():
+        yield root.parent / path
 
 
 def _walk(folder: Path, depth: int, found: Survey) -> Iterator[Path]:

@@ -45,6 +45,7 @@ ONETRAINER_PROMPT = re.compile(r"(?P<index>\d+) - (?P<prompt>.*?)(?P<raw> - no-e
 
 STATE_FOLDERS = re.compile(r".+-state|.+-backup-\d+-\d+-\d+|optimizer|backup|onetrainer_config")
 EVENT_FILE = re.compile(r".*tfevents\.(?P<start>\d{9,10})\b.*")
+CONFIG_TIME = re.compile(rf"(?:.*[^\d])?(\d{{8}}-\d{{6}}|{STAMP})")
 LOG_FOLDERS = ("logs", "log", "tensorboard", ".tensorboard")
 DATASET_FOLDERS = ("img", "image", "images", "dataset", "datasets", "data", "train", "train_data")
 
@@ -144,6 +145,13 @@ def log_start(path: Path) -> float | None:
     """Read from its name when an event file was begun, in s since 1970."""
     found = EVENT_FILE.fullmatch(path.name)
     return float(found["start"]) if found else None
+
+
+def config_time(path: Path) -> float | None:
+    """Read from its name when a config was written, in s since 1970; its clock is the local one."""
+    found = CONFIG_TIME.fullmatch(path.stem)
+    text = _time(found[1].replace("-", "") if found[1][8] == "-" else found[1]) if found else ""
+    return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def trainer_of(names: Iterable[str], keys: Sequence[str]) -> str:

@@ -35,11 +35,7 @@ def knows(raw: Mapping[str, Any]) -> bool:
 def read(path: Path, raw: Mapping[str, Any]) -> Settings:
     """Read a config of which that is known."""
     flat = flattened(raw)
-    concepts = raw.get("concepts")
-    if not concepts:
-        concepts = load(path.with_name("concepts.json")) or load(
-            Path(str(raw.get("concept_file_name") or "concepts.json"))
-        )
+    concepts = raw.get("concepts") or _listed(path, raw, "concepts.json", "concept_file_name")
     folders = [
         str(concept["path"])
         for concept in concepts or []
@@ -48,7 +44,9 @@ def read(path: Path, raw: Mapping[str, Any]) -> Settings:
         and concept.get("enabled", True)
         and concept.get("type", "STANDARD") == "STANDARD"
     ]
-    samples = raw.get("samples") or load(path.with_name("samples.json"))
+    samples = raw.get("samples") or _listed(
+        path, raw, "samples.json", "sample_definition_file_name"
+    )
     return Settings(
         trainer=ONETRAINER,
         path=path,
@@ -58,6 +56,22 @@ def read(path: Path, raw: Mapping[str, Any]) -> Settings:
         datasets=tuple(folders),
         logs=tuple(f"{folder}/tensorboard" for folder in texts(raw.get("workspace_dir"))),
         prompts=from_rows(samples) if isinstance(samples, list) else (),
-        prompt_files=texts(raw.get("sample_definition_file_name")),
         saves=texts(raw.get("output_model_destination")),
     )
+
+
+def _listed(path: Path, raw: Mapping[str, Any], usual: str, setting: str) -> Any:
+    """Load a list that OneTrainer keeps in a file of its own; None where it is not there.
+
+    Its copy beside the config counts first. A relative name is meant from the folder that
+    OneTrainer was started in, which the workspace's own relative name tells.
+    """
+    places = [path.with_name(usual)]
+    for name in texts(raw.get(setting)):
+        places.append(path.parent / name)  # an absolute name stays what it is
+        workspace = Path(*texts(raw.get("workspace_dir")))
+        parts = () if workspace.is_absolute() else workspace.parts
+        for home in path.absolute().parents:
+            if parts and home.parts[-len(parts) :] == parts:
+                places.append(home.parents[len(parts) - 1] / name)
+    return next((found for place in places if (found := load(place))), None)

@@ -10,6 +10,13 @@ Check = Callable[[Any], Value | None]  # brings a foreign value into our form; N
 
 LONG = 400  # letters of a value that is only kept as a remark
 ANY_PATH = re.compile(r"[^\x00-\x1f]+")
+DIGITS = re.compile(r"[+-]?\d+")
+SECRET = re.compile(r"(^|_)token$|(auth|access|api|hub)_tokens$|api_?key|secret|passw|credential")
+NO_SECRET = re.compile(  # tokens that are words of a caption
+    r"(instance|class|concept|subject|trigger|placeholder|init(iali[sz]er)?|pad|bos|eos|unk)_token$"
+)
+SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+NAME = re.compile(r"[A-Za-z][\w-]*[_-][\w-]*")
 
 
 def _number(value: Any) -> float | None:
@@ -28,7 +35,11 @@ def whole(low: int, high: float = math.inf) -> Callable[[Any], int | None]:
 
     def read(value: Any) -> int | None:
         number = _number(value)
-        return int(number) if number is not None and low <= number <= high else None
+        if number is None or not number.is_integer():
+            return None
+        text = str(value).strip()
+        exact = int(text) if DIGITS.fullmatch(text) else int(number)  # a float holds 53 bits
+        return exact if low <= exact <= high else None
 
     return read
 
@@ -119,17 +130,30 @@ def translated(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Va
 def remarks(
     raw: Mapping[str, Any], names: Mapping[str, str], *, drop: tuple[str, ...] = ()
 ) -> dict[str, Value]:
-    """Keep what was set and was not translated, as far as it is short."""
+    """Keep what was set and was not translated, as far as it is short and no secret."""
     found: dict[str, Value] = {}
     for key, value in raw.items():
         if key.startswith(drop):
             continue
-        if value in (None, "", [], {}) or "token" in key or "api_key" in key:
+        if value in (None, "", [], {}) or _is_secret(key) or _has_secret(str(value)):
             continue
         known = key in names and OUR_CHECKS[names[key]](value) is not None
         if not known and len(str(value)) <= LONG:
             found[key] = value if isinstance(value, (str, int, float, bool)) else str(value)
     return found
+
+
+def _is_secret(key: str) -> bool:
+    """Tell whether a setting opens somebody's account; one about the text's tokens does not."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()
+    name = re.sub(r"[^a-z0-9]+", "_", spaced)
+    return SECRET.search(name) is not None and NO_SECRET.search(name) is None
+
+
+def _has_secret(text: str) -> bool:
+    """Tell whether a value names a secret, as a line of options or a nested setting does."""
+    named = any(_is_secret(name) for name in NAME.findall(text.replace("--", " ")))
+    return named or SECRET_VALUE.search(text) is not None
 
 
 def texts(value: Any) -> tuple[str, ...]:
