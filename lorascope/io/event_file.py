@@ -42,6 +42,9 @@ class Events:
     series: Mapping[str, Series]  # by tag
     files: tuple[Path, ...]  # in the order of their writing
     damage: tuple[str, ...]  # a sentence for each damaged or cut place
+    # Of each folder, in the order of its first event: the first and last step of each tag. Trainers
+    # give each training a folder of its own, so this tells trainings apart that lie side by side.
+    spans: tuple[Mapping[str, tuple[int, int]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -92,8 +95,7 @@ def read_events(path: Path) -> Events:
     -----
     A trainer that resumes often restarts its steps at 0, in a new folder named by the time (kohya
     without ``initial_step``). Merged, the steps that such a run repeats replace the first run's,
-    and the first run's later steps stay: one curve out of two trainings. `event_runs` gives the
-    folders, so that each can be read alone.
+    and the first run's later steps stay: one curve out of two trainings. ``spans`` tells.
     """
     path = Path(path)
     tags: Tags = {}
@@ -141,28 +143,6 @@ def read_since(path: Path, offset: int = 0) -> Added:
     tags: Tags = {}
     part = _read_file(path, tags, offset=offset, growing=True)
     return Added(series=_series(part.points, tags), offset=part.end, damage=part.damage)
-
-
-def event_runs(folder: Path) -> dict[Path, tuple[Path, ...]]:
-    """Group the event files below a folder by the folders that they lie in.
-
-    Trainers give each training a folder of its own (kohya ``logs/20260101120000/network_train``,
-    OneTrainer ``tensorboard/<time>``), so this tells trainings apart that were logged side by side.
-
-    Returns
-    -------
-    dict of Path to tuple of Path
-        Folders and files in the order of their first events. A folder may hold settings alone and
-        no scalars: accelerate puts those into one of their own. Empty where there are no files.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such folder.
-    """
-    if not _is_folder(Path(folder)):
-        raise MissingInputError(f"{folder} is not a folder.\nFix: name a folder with event files.")
-    return _find(Path(folder))[0]
 
 
 def _is_folder(path: Path) -> bool:
@@ -272,8 +252,9 @@ def _events(
         restarts: list[tuple[int, int]] = []
         points = [np.zeros(0, dtype=POINT)]
         for part in parts:
-            part.points["order"] += before
-            points.append(part.points)
+            moved = part.points.copy()
+            moved["order"] += before
+            points.append(moved)
             restarts += [(before + order, step) for order, step in part.restarts]
             before += part.records
         kept.append(_not_taken_back(np.concatenate(points), restarts))
@@ -282,6 +263,7 @@ def _events(
         series=_series(np.concatenate(kept), tags),
         files=tuple(files),
         damage=(*damage, *told),
+        spans=tuple(_spans(points, tags) for points in kept),
     )
 
 
@@ -295,6 +277,18 @@ def _not_taken_back(points: Points, restarts: list[tuple[int, int]]) -> Points:
     limit = lowest[np.minimum(following, len(lowest) - 1)]
     kept: Points = points[(following == len(lowest)) | (points["step"] < limit)]
     return kept
+
+
+def _spans(points: Points, tags: Tags) -> dict[str, tuple[int, int]]:
+    """Give the first and last step of each tag."""
+    points = points[np.lexsort([points["step"], points["tag"]])]
+    numbers, begins = np.unique(points["tag"], return_index=True)
+    ends = [*begins[1:], len(points)]
+    names = {number: name for name, number in tags.items()}
+    return {
+        names[number].decode(): (int(points["step"][begin]), int(points["step"][end - 1]))
+        for number, begin, end in zip(numbers.tolist(), begins, ends, strict=False)
+    }
 
 
 def _series(points: Points, tags: Tags) -> dict[str, Series]:

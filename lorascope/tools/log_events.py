@@ -18,7 +18,7 @@ from lorascope.records import Row, cell
 from lorascope.tools.log_reading import Curve, Log, Means, trend_points
 
 MOST_EVENTS = 50  # of one kind
-SAME_SPIKE = 10  # steps between two spikes that count as one
+SAME_SPIKE = 10  # steps between two spikes that count as one, as neighbours in the log do
 CERTAIN = 0.01  # chance of noise below which a change of level is listed
 BENT = 0.5  # share of the squares that a knee has to explain, and of the slope that it takes away
 NORM_POINTS = 300  # that the curve of a norm is thinned to
@@ -84,11 +84,12 @@ def _broken_rows(log: Log) -> Iterator[Row]:
 
 
 def _spike_rows(log: Log, main: Curve) -> Iterator[Row]:
-    """Name single steps far above their surroundings; neighbours count once."""
+    """Name single steps far above their surroundings; those near each other count once."""
     if main.moving:
         return
     places, limits = trends.spikes(main.values)
-    groups = np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) > SAME_SPIKE) + 1)
+    apart = (np.diff(places) > 1) & (np.diff(main.steps[places]) > SAME_SPIKE)
+    groups = np.split(np.arange(len(places)), np.flatnonzero(apart) + 1)
     tops = [g[main.values[places[g]].argmax()] for g in groups if len(g)]
     tops = sorted(tops, key=lambda i: -main.values[places[i]])
     for i in sorted(tops[:MOST_EVENTS]):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lorascope.errors import LorascopeError
 from lorascope.io import log_tags
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.event_file import Series, event_runs, read_events
+from lorascope.io.event_file import Events, Series, read_events
 from lorascope.io.log_tags import Meaning, Settings, meaning, read_settings
 from lorascope.io.lora_file import read_metadata
 from lorascope.io.train_log import read_log
@@ -28,6 +28,7 @@ Array = NDArray[Any]
 PARTS = 20  # that a log is cut into where nothing tells its epochs
 FEWEST_CUTS = 3  # checkpoints that a log is cut at
 BLOCKS = 60  # means of steps that trends are read from
+TRAININGS_NAMED = 3  # that count the same steps
 HUGE = 1e100  # a value that large counts as infinite: its square is
 
 
@@ -53,7 +54,7 @@ class Epochs:
     """Which epoch a step belongs to: by equal lengths, or by the last step of each."""
 
     length: int = 0
-    shift: int = 0  # 1 where steps count from 0
+    shift: int = 0  # 1 where steps count from 0: what was saved at step 50 ends with step 49
     ends: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     names: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     parts: bool = False  # only parts of the curve; nothing tells the epochs
@@ -79,6 +80,10 @@ class Epochs:
             return epoch * self.length - self.shift
         here = np.flatnonzero(self.names == epoch)
         return int(self.ends[here[0]]) if len(here) else None
+
+    def of_saved(self, saved: Array) -> Array:
+        """Name the epoch of each step at which a checkpoint was saved."""
+        return self.of(saved - self.shift)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,33 +159,29 @@ def read_foreign_log(path: Path, checkpoints: Sequence[Checkpoint]) -> Log:
         epochs=_epochs(main, found, settings, checkpoints),
         settings=settings,
         checkpoints=tuple(checkpoints),
-        damage=(*_begun_again(path, main), *events.damage),
+        damage=(*_begun_again(events, main), *events.damage),
     )
 
 
-def _begun_again(path: Path, main: Curve | None) -> Iterator[str]:
+def _begun_again(events: Events, main: Curve | None) -> Iterator[str]:
     """Say so where a later training counts the same steps again: the curve is made of both.
 
     Some trainers restart at step 0 when they are resumed. A little overlap is as it should be: what
     came after the last saved state is done again.
     """
-    folders = event_runs(path) if main and path.is_dir() else {}
-    if main is None or len(folders) < 2:
-        return
-    spans = []
-    for files in folders.values():
-        found = [read_events(file).series.get(main.tag) for file in files]
-        steps = [series.steps for series in found if series is not None and len(series.steps)]
-        if steps:
-            spans.append((min(int(s[0]) for s in steps), max(int(s[-1]) for s in steps)))
-    again = sum(
-        later[0] <= (before[0] + before[1]) / 2 for before, later in itertools.pairwise(spans)
-    )
-    if again:
+    spans = [tags[main.tag] for tags in events.spans if main.tag in tags] if main else []
+    trainings = spans[:1]
+    for before, later in itertools.pairwise(spans):
+        if later[0] <= (before[0] + before[1]) / 2:
+            trainings.append(later)
+        else:  # it goes on where the one before ended
+            trainings[-1] = (trainings[-1][0], max(trainings[-1][1], later[1]))
+    if len(trainings) > 1:
+        named = ", then ".join(f"{first} to {last}" for first, last in trainings[:TRAININGS_NAMED])
+        more = ", ..." if len(trainings) > TRAININGS_NAMED else ""
         yield (
-            f"The log holds {again + 1} trainings that count the same steps (from {spans[0][0]} to "
-            f"{spans[0][1]}, again from {spans[-1][0]} to {spans[-1][1]}): where they overlap, the "
-            "later one is shown."
+            f"The log holds {len(trainings)} trainings that count the same steps ({named}{more}): "
+            "where they overlap, the later one is shown."
         )
 
 
@@ -238,24 +239,37 @@ def _epochs(
         return Epochs(length=settings.epoch_steps or 1, shift=shift)
     ends = _logged_ends(main, all_curves)
     if len(ends) > 1:
-        return Epochs(ends=ends, names=np.arange(1, len(ends) + 1))
+        return Epochs(ends=ends, names=np.arange(1, len(ends) + 1), shift=shift)
     first, last = int(main.steps[0]), int(main.steps[-1])
-    saved = {c.step: c.epoch for c in checkpoints if first <= c.step <= last}
+    saved = _saved_within(main, checkpoints, shift)
     if len(saved) >= FEWEST_CUTS:
         ends = np.array(sorted(saved))
         return Epochs(
             ends=ends,
             names=np.array([saved[int(end)] for end in ends]),
+            shift=shift,
             note="Nothing says where an epoch of the log ends: it was cut at the checkpoints.",
         )
     ends = np.unique(np.linspace(first - 1, last, PARTS + 1).astype(np.int64)[1:])
     return Epochs(
         ends=ends,
         names=np.arange(1, len(ends) + 1),
+        shift=shift,
         parts=True,
         note=f"Nothing says where an epoch of the log ends: it was cut into {len(ends)} equal "
         "parts, and its epochs are these parts.",
     )
+
+
+def _saved_within(main: Curve, checkpoints: Sequence[Checkpoint], shift: int) -> dict[int, int]:
+    """Give the steps of a log with which checkpoints end, and their epochs.
+
+    Of a log that has every tenth step alone, the last one may come before the last checkpoint.
+    """
+    between = int(np.median(np.diff(main.steps))) if len(main.steps) > 1 else 1
+    first, last = int(main.steps[0]), int(main.steps[-1]) + between - 1
+    placed = {c.step - shift: c.epoch for c in checkpoints if c.step}
+    return {step: epoch for step, epoch in placed.items() if first <= step <= last}
 
 
 def _logged_ends(main: Curve, all_curves: Sequence[Curve]) -> Array:

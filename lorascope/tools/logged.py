@@ -184,20 +184,22 @@ def _keyed(log: Log) -> bool:
     """Tell whether epochs of the log and numbers of checkpoints mean the same."""
     placed = [checkpoint for checkpoint in log.checkpoints if checkpoint.step]
     steps, keys = (np.array([getattr(c, name) for c in placed]) for name in ("step", "epoch"))
-    return not log.epochs.parts and (not placed or bool((log.epochs.of(steps) == keys).all()))
+    alike = not placed or bool((log.epochs.of_saved(steps) == keys).all())
+    return alike and not log.epochs.parts
 
 
 def _saved_at(log: Log, means: Means, place: int) -> list[Checkpoint]:
     """List the checkpoints of one epoch: by their step, else by their number."""
-    start = means.steps[place - 1] if place else means.steps[0] - np.iinfo(np.int32).max
-    first = int(start) + 1 if place else 1
+    epoch, keyed = int(means.names[place]), _keyed(log)
+    end = log.epochs.end(epoch)
+    last = (int(means.steps[place]) if end is None else end) + log.epochs.shift
     return [
         checkpoint
         for checkpoint in log.checkpoints
         if (
-            first <= checkpoint.step <= means.steps[place]
+            checkpoint.step <= last and int(log.epochs.of_saved(np.array(checkpoint.step))) == epoch
             if checkpoint.step
-            else checkpoint.epoch == means.names[place] and not log.epochs.parts
+            else keyed and checkpoint.epoch == epoch
         )
     ]
 

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io import event_file
-from lorascope.io.event_file import event_runs, read_events, read_since
+from lorascope.io.event_file import read_events, read_since
 from tests.event_records import (
     NAME,
     expected_in_order,
@@ -148,17 +148,43 @@ def test_trainings_side_by_side_can_be_read_apart(tmp_path):
         content = b"".join(scalar("loss", step, float(number), at=99 - number) for step in range(3))
         written(tmp_path / day / "network_train", content)
     written(tmp_path / "20260102000000" / "network_train", b"", "events.out.tfevents.150.host")
-    runs = event_runs(tmp_path)
-    assert [folder.parts[-2:] for folder in runs] == [
-        ("20260101000000", "network_train"),
-        ("20260102000000", "network_train"),
+    events = read_events(tmp_path)
+    assert [file.relative_to(tmp_path).parts[::2] for file in events.files] == [
+        ("20260101000000", NAME),
+        ("20260102000000", NAME),
+        ("20260102000000", "events.out.tfevents.150.host"),
     ]
-    assert [[file.name for file in files] for files in runs.values()] == [
-        [NAME],
-        [NAME, "events.out.tfevents.150.host"],
-    ]
-    values = [read_events(folder).series["loss"].values.tolist() for folder in runs]
+    values = [read_events(file).series["loss"].values.tolist() for file in events.files[:2]]
     assert values == [[1.0] * 3, [0.0] * 3]
+
+
+def test_the_steps_of_each_folder_are_told(tmp_path):
+    first, second = (
+        b"".join(scalar("loss", step, 1.0, at=at + step) for step in steps)
+        for at, steps in ((100.0, range(3, 9)), (200.0, (2, 7, 5)))
+    )
+    written(tmp_path / "b", first + scalar("lr", -4, 1.0, at=150.0))
+    written(tmp_path / "a", second)
+    written(tmp_path / "a", scalar("loss", 30, 1.0, at=300.0), NAME + ".resumed")
+    written(tmp_path / "c", b"")
+    spans = read_events(tmp_path).spans
+    assert spans == ({"loss": (3, 8), "lr": (-4, -4)}, {"loss": (2, 30)}, {})
+    (span,) = read_events(tmp_path / "b").spans
+    assert span == spans[0]
+
+
+def test_what_the_files_gave_is_left_as_it_was(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        written(tmp_path / name, b"".join(scalar("loss", step, 1.0) for step in range(5)))
+    parts, once = [], event_file._read_file
+
+    def keeping(path, tags):
+        parts.append(once(path, tags))
+        return parts[-1]
+
+    monkeypatch.setattr(event_file, "_read_file", keeping)
+    read_events(tmp_path)
+    assert [part.points["order"].tolist() for part in parts] == [list(range(5))] * 2
 
 
 def test_a_restart_takes_nothing_back_in_another_folder(tmp_path):
@@ -295,9 +321,6 @@ def test_what_is_missing_is_named(tmp_path):
         read_since(tmp_path / "nothing")
     with pytest.raises(MissingInputError, match="holds no event file"):
         read_events(tmp_path)
-    with pytest.raises(MissingInputError, match="is not a folder"):
-        event_runs(tmp_path / "nothing")
-    assert event_runs(tmp_path) == {}
 
 
 def test_a_path_that_no_system_takes_is_refused():

@@ -34,6 +34,21 @@ def test_spikes_next_to_each_other_count_once(describe, rng):
     assert not events_of(describe(series("loss/current", losses(rng, 20))), "spike")
 
 
+@pytest.mark.parametrize(("every", "spikes"), [(1, 1), (5, 1), (6, 2), (50, 2)])
+def test_spikes_are_apart_by_steps_and_not_by_places(describe, rng, every, spikes):
+    values = losses(rng, 20)
+    values[[300, 302]] = 1e3, 1e4
+    found = describe(series("loss/current", values, every * np.arange(1, 1001)))
+    assert len(events_of(found, "spike")) == spikes
+
+
+def test_neighbours_in_a_sparse_log_are_one_spike(describe, rng):
+    values = losses(rng, 20)
+    values[[300, 301]] = 1e3, 1e4
+    found = describe(series("loss/current", values, 50 * np.arange(1, 1001)))
+    assert [row["step"] for row in events_of(found, "spike")] == [50 * 302]
+
+
 def test_a_thousand_spikes_are_cut_to_the_highest(describe, rng):
     values = losses(rng, 100)
     values[::40] = 1e4

@@ -287,23 +287,6 @@ def test_strange_steps_are_described_all_the_same(describe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_counts_its_steps_again_is_told_from_one_that_goes_on(tmp_path):
-    from torch.utils.tensorboard import SummaryWriter
-
-    def write(name, steps):
-        board = SummaryWriter(str(tmp_path / name))
-        for step in steps:
-            board.add_scalar("loss/current", 0.1, step)
-        board.close()
-
-    write("20260101", range(1, 101))
-    write("20260102", range(91, 201))
-    assert not any("count the same" in c for c in describe_logs({"events": tmp_path}, []).caveats)
-    write("20260103", range(1, 51))
-    assert any("2 trainings" in c for c in describe_logs({"events": tmp_path}, []).caveats)
-
-
-@pytest.mark.slow
 def test_real_event_files_are_read(tmp_path, rng):
     from torch.utils.tensorboard import SummaryWriter
 
