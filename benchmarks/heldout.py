@@ -71,13 +71,14 @@ def overhead(run: Run) -> dict[str, float]:
         lora = read_lora(checkpoints[-1].path)
         merger.apply(lora)
         text = any(not name.startswith("lora_unet_") for name in lora.modules)
-        for batch in asker.batches:
-            asker.losses(batch, own_text=text)
+        for number in range(len(asker.batches)):
+            asker.losses(number, own_text=text)
 
     @torch.no_grad()
     def bare() -> None:
-        for batch, cond in zip(asker.batches, conditions, strict=True):
-            base.predict(batch.noisy, batch.timesteps, cond)
+        for number, cond in enumerate(conditions):
+            mixed = asker.mixed(number)
+            base.predict(mixed.noisy, mixed.timesteps, cond)
 
     pairs = [(_seconds(ours), _seconds(bare)) for _ in range(ROUNDS + 1)][1:]
     merger.restore()

@@ -151,6 +151,8 @@ def _summary(
 def _first_sentence(card: Scorecard, best: Best | None) -> str:
     if best is None and card.held_out is None:
         return "No epoch can be recommended: fewer than four images were held out."
+    if best is None and len(card.epochs) < 2:
+        return "There is one checkpoint: nothing to choose from."
     if best is None:
         return "No epoch can be recommended."
     others = [e for e in best.set if e != best.epoch]

@@ -6,7 +6,14 @@ from lorascope import report
 from lorascope.records import Fit, Measured, Outcome
 from lorascope.tools import GRID, LOSS, WEIGHTS
 from lorascope.verdict import standing, verdict
-from tests.conftest import EPOCHS, measure_all, store, write_checkpoint
+from tests.conftest import (
+    EPOCHS,
+    drawn_grid,
+    held_out_curve,
+    measure_all,
+    store,
+    write_checkpoint,
+)
 
 CONTRACT = {
     "schema",
@@ -138,3 +145,13 @@ def test_fewer_than_four_held_out_images_recommend_nothing_and_say_so(tiny_run):
     assert answer.best is None
     assert "fewer than four images" in answer.summary
     assert {e.fit for e in answer.epochs} == {Fit.UNCERTAIN}
+
+
+def test_one_checkpoint_is_no_choice(tiny_run):
+    for file in sorted(tiny_run.place("lora").iterdir())[1:]:
+        file.unlink()
+    held_out_curve(tiny_run, [-0.4])
+    drawn_grid(tiny_run, [0.9], [0.0])
+    answer = verdict(tiny_run)
+    assert answer.best is None
+    assert "There is one checkpoint: nothing to choose from." in answer.summary

@@ -195,6 +195,19 @@ def gist(picture: NDArray[np.uint8], *, side: int = GIST) -> NDArray[np.float64]
     return np.asarray(sums / sizes[:, :, None] / 255).ravel()
 
 
+def mirrored(blurred: NDArray[np.float64], *, side: int = GIST) -> NDArray[np.float64]:
+    """Give the `gist` of the same picture, left and right exchanged.
+
+    Parameters
+    ----------
+    blurred : (3 side side,) array
+        As `gist` gives it.
+    side : int
+        Of that picture.
+    """
+    return np.ascontiguousarray(blurred.reshape(side, side, -1)[:, ::-1]).ravel()
+
+
 def cosines(first: Features, second: Features) -> Features:
     """Cosine between every row of one set and every row of another.
 

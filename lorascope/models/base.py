@@ -340,4 +340,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     if name not in DTYPES:
         raise BadInputError(f"{name!r} is no number format.\nFix: {', '.join(DTYPES)} or auto.")
+    if name == "fp16" and device.type == "cpu":
+        raise BadInputError(
+            "fp16 on a CPU is slower than fp32 by far.\nFix: fp32, or bf16, which blurs a little."
+        )
     return DTYPES[name]

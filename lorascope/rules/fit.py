@@ -166,7 +166,8 @@ def best_epoch(card: Scorecard, *, broken: Collection[Scalar] = ()) -> Best | No
     """Choose the epoch to take: the one whose score lies nearest to good; never a broken one.
 
     In every resample the epoch with the smallest distance to 0 wins; ties, common among good
-    epochs, go to the lower held-out loss. None where every epoch is called underfit or overfit.
+    epochs, go to the lower held-out loss. None where every epoch is called underfit or overfit,
+    and where there is one epoch only.
     """
     calls = [card.fit(i)[0] for i in range(len(card.epochs))]
     usable = [
@@ -174,7 +175,7 @@ def best_epoch(card: Scorecard, *, broken: Collection[Scalar] = ()) -> Best | No
         for i, fit in enumerate(calls)
         if fit in (Fit.GOOD, Fit.UNCERTAIN) and card.epochs[i] not in broken
     ]
-    if not usable or card.held_out is None or not finite(card.scores):
+    if not usable or len(calls) < 2 or card.held_out is None or not finite(card.scores):
         return None
     means = intervals.resampled_means(card.held_out)
     cost = np.abs(card.scores) + 0.1 * (means - means.min(axis=1, keepdims=True))

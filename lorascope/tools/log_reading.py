@@ -5,8 +5,7 @@ and everything that is said about a training loss starts from it.
 """
 
 import contextlib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ from numpy.typing import NDArray
 from lorascope.errors import LorascopeError
 from lorascope.io import log_tags
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.event_file import Events, Series, read_events
+from lorascope.io.event_file import Series, read_events
 from lorascope.io.log_tags import Meaning, Settings, meaning, read_settings
 from lorascope.io.lora_file import read_metadata
 from lorascope.io.train_log import read_log
 from lorascope.metrics import curves
+from lorascope.tools.log_sessions import join_sessions
 
 Array = NDArray[Any]
 
 PARTS = 20  # that a log is cut into where nothing tells its epochs
 FEWEST_CUTS = 3  # checkpoints that a log is cut at
 BLOCKS = 60  # means of steps that trends are read from
-TRAININGS_NAMED = 3  # that count the same steps
 HUGE = 1e100  # a value that large counts as infinite: its square is
 
 
@@ -145,44 +144,33 @@ def read_foreign_log(path: Path, checkpoints: Sequence[Checkpoint]) -> Log:
     """Read a folder of event files."""
     events = read_events(path)
     settings = _settings(checkpoints)
-    found = [_translated(series) for series in events.series.values() if len(series.steps)]
-    longest = max((int(c.steps[-1]) for c in found if c.means.axis == "step"), default=0)
-    found = [_with_axis(curve, longest) for curve in found]
-    losses = [curve for curve in found if curve.means.kind in log_tags.LOSSES]
-    main = min(losses, key=_telling, default=None)
+    whole = _main_of(_curves(events.series.values()))
+    joined = join_sessions(events, whole and whole.tag, checkpoints, settings.epoch_steps)
+    found = _curves(joined.series)
+    main = _main_of(found)
     if main and main.means.axis == "epoch":
         length = settings.epoch_steps or 1
         main = replace(main, steps=main.steps * length)
     return Log(
         all=tuple(found),
         main=main,
-        epochs=_epochs(main, found, settings, checkpoints),
+        epochs=_epochs(main, found, settings, joined.checkpoints),
         settings=settings,
-        checkpoints=tuple(checkpoints),
-        damage=(*_begun_again(events, main), *events.damage),
+        checkpoints=joined.checkpoints,
+        damage=(*joined.caveats, *events.damage),
     )
 
 
-def _begun_again(events: Events, main: Curve | None) -> Iterator[str]:
-    """Say so where a later training counts the same steps again: the curve is made of both.
+def _curves(all_series: Iterable[Series]) -> list[Curve]:
+    found = [_translated(series) for series in all_series if len(series.steps)]
+    longest = max((int(c.steps[-1]) for c in found if c.means.axis == "step"), default=0)
+    return [_with_axis(curve, longest) for curve in found]
 
-    Some trainers restart at step 0 when they are resumed. A little overlap is as it should be: what
-    came after the last saved state is done again.
-    """
-    spans = [tags[main.tag] for tags in events.spans if main.tag in tags] if main else []
-    trainings = spans[:1]
-    for before, later in itertools.pairwise(spans):
-        if later[0] <= (before[0] + before[1]) / 2:
-            trainings.append(later)
-        else:  # it goes on where the one before ended
-            trainings[-1] = (trainings[-1][0], max(trainings[-1][1], later[1]))
-    if len(trainings) > 1:
-        named = ", then ".join(f"{first} to {last}" for first, last in trainings[:TRAININGS_NAMED])
-        more = ", ..." if len(trainings) > TRAININGS_NAMED else ""
-        yield (
-            f"The log holds {len(trainings)} trainings that count the same steps ({named}{more}): "
-            "where they overlap, the later one is shown."
-        )
+
+def _main_of(found: Iterable[Curve]) -> Curve | None:
+    """Choose the training loss."""
+    losses = (curve for curve in found if curve.means.kind in log_tags.LOSSES)
+    return min(losses, key=_telling, default=None)
 
 
 def _translated(series: Series) -> Curve:

@@ -61,8 +61,15 @@ class Answers:
         return np.array([c for c in range(1, len(whole)) if whole[c]], dtype=int)
 
 
-def sum_up(asked: Answers) -> Measured:
-    """Put numbers, tables and caveats together."""
+def sum_up(asked: Answers, *, leaked: int = 0) -> Measured:
+    """Put numbers, tables and caveats together.
+
+    Parameters
+    ----------
+    asked : Answers
+    leaked : int
+        Held-out images that were left out because the training saw them.
+    """
     return Measured(
         numbers=tuple(_numbers(asked)),
         tables={
@@ -74,7 +81,7 @@ def sum_up(asked: Answers) -> Measured:
             "memory": list(_memory(asked)),
         },
         arrays={"losses": asked.losses, "timesteps": asked.timesteps},
-        caveats=tuple(_caveats(asked)),
+        caveats=tuple(_caveats(asked, leaked)),
     )
 
 
@@ -295,12 +302,15 @@ def _memory(asked: Answers) -> Iterator[Row]:
         yield row
 
 
-def _caveats(asked: Answers) -> Iterator[str]:
+def _caveats(asked: Answers, leaked: int) -> Iterator[str]:
     held = asked.values_of(HELD_OUT)
     count = held.shape[1]
     if not count:
+        why = "No image was held out"
+        if leaked:
+            why = f"All held-out images ({leaked}) are among the training images too"
         yield (
-            "No image was held out: the values are of training images only, which get better "
+            f"{why}: the values are of training images only, which get better "
             "even while they are learnt by heart. The gaps in `memory` are weak evidence in their "
             "place."
         )

@@ -26,6 +26,7 @@ Array = NDArray[Any]
 
 LATENTS_AT_ONCE = 16 * 64 * 64  # places of latents in one batch: 16 pictures of 512 px
 LARGEST_BATCH = 64
+KEPT_NUMBERS = 1 << 26  # of noisy latents in memory; beyond that noise is drawn again each time
 SAME_ANSWER = 1e-4  # log-ratio up to which two answers to one question are the same
 SHORT_S = 1.0  # a first batch quicker than that is timed once more, without its warming up
 
@@ -68,25 +69,24 @@ class Questions:
         """(items, strata, draws)."""
         return len(self.items), len(self.timesteps), self.draws
 
-    @property
-    def digest(self) -> str:
-        """Tell these questions from any others."""
-        told = [[i.kind, i.key, i.prompt, list(i.latent.shape)] for i in self.items]
-        text = json.dumps([told, self.timesteps.tolist(), self.draws, self.seed])
-        return hashlib.sha256(text.encode()).hexdigest()
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Questions that go through the UNet together: latents of one size, prompts of one length."""
 
     places: Array  # (n,) into the flattened (items, strata, draws)
-    noisy: "Tensor"  # (n, C, h, w)
-    target: "Tensor"
-    timesteps: "Tensor"  # (n,)
     texts: tuple[str, ...]  # the distinct prompts ...
     which: tuple[int, ...]  # ... and which of them each row has
     chunks: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixed:
+    """The latents of one batch, mixed with their noise; in main memory."""
+
+    noisy: "Tensor"  # (n, C, h, w)
+    target: "Tensor"  # the same shape
+    timesteps: "Tensor"  # (n,)
 
 
 @dataclass(eq=False)
@@ -105,18 +105,20 @@ class Asker:
     questions: Questions
     batch: int = 0
     batches: list[Batch] = field(init=False)
+    _mixed: dict[int, Mixed] = field(init=False, default_factory=dict)
     _plain: dict[tuple[str, int], "Conditioning"] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Draw all noise once: it costs more than a forward of a small model."""
+        """Lay the questions out."""
         self.batches = list(_batches(self.base, self.questions, self.batch))
 
-    def losses(self, batch: Batch, *, own_text: bool) -> Array:
+    def losses(self, number: int, *, own_text: bool) -> Array:
         """Ask one batch.
 
         Parameters
         ----------
-        batch : Batch
+        number : int
+            Of the batch.
         own_text : bool
             The text encoders are not the base model's: prompts have to be encoded again.
 
@@ -127,13 +129,22 @@ class Asker:
         """
         import torch
 
+        batch, mixed, device = self.batches[number], self.mixed(number), self.base.device
         with torch.no_grad():
-            device = self.base.device
             cond = self._encoded(batch, own_text=own_text).take(batch.which)
-            at = batch.timesteps.to(device)
-            predicted = _predict(self.base, batch.noisy.to(device), at, cond)
-            error = (predicted.double() - batch.target.to(device).double()).square()
+            at = mixed.timesteps.to(device)
+            predicted = _predict(self.base, mixed.noisy.to(device), at, cond)
+            error = (predicted.double() - mixed.target.to(device).double()).square()
             found: Array = error.flatten(1).mean(dim=1).cpu().numpy()
+        return found
+
+    def mixed(self, number: int) -> Mixed:
+        """Give a batch's noisy latents; kept from call to call where all of them are small."""
+        found = self._mixed.get(number)
+        if found is None:
+            found = _mix(self.base, self.questions, self.batches[number].places)
+            if self.forwards() * self.questions.items[0].latent.numel() < KEPT_NUMBERS:
+                self._mixed[number] = found
         return found
 
     def forwards(self) -> int:
@@ -142,14 +153,20 @@ class Asker:
 
     def first(self) -> tuple[Array, float]:
         """Ask the first batch, and say how many seconds the questions of one model will take."""
-        batch = self.batches[0]
         for _ in range(2):
             started = time.perf_counter()
-            found = self.losses(batch, own_text=False)
+            found = self.losses(0, own_text=False)
             took = time.perf_counter() - started
             if took > SHORT_S:
                 break
-        return found, took / len(batch.places) * self.forwards()
+        return found, took / len(found) * self.forwards()
+
+    def together(self, answers: Sequence[Array]) -> Array:
+        """Put the answers of all batches into (items, strata, draws)."""
+        found = np.full(int(np.prod(self.questions.shape)), np.nan)
+        for batch, answer in zip(self.batches, answers, strict=True):
+            found[batch.places] = answer
+        return found.reshape(self.questions.shape)
 
     def _encoded(self, batch: Batch, *, own_text: bool) -> "Conditioning":
         """Encode a batch's prompts; those of the base model's own encoders only once."""
@@ -175,7 +192,7 @@ class Shelf:
     folder : Path or None
         None keeps nothing.
     asked : tuple
-        All that decides an answer but the checkpoint's own bytes.
+        All that decides an answer but the weights: what JSON can hold.
     """
 
     def __init__(self, folder: Path | None, *asked: object) -> None:
@@ -240,11 +257,14 @@ def _batches(base: "Base", questions: Questions, batch: int) -> Iterator[Batch]:
         places = (np.array(members)[:, None] * slots + np.arange(slots)).ravel()
         usual = min(LARGEST_BATCH, max(1, LATENTS_AT_ONCE // int(np.prod(shape[1:]))))
         for part in np.array_split(places, -(-len(places) // (batch or usual))):
-            yield _batch(base, questions, part, chunks)
+            prompts = [questions.items[i].prompt for i in part // slots]
+            texts = tuple(dict.fromkeys(prompts))
+            which = tuple(texts.index(prompt) for prompt in prompts)
+            yield Batch(places=part, texts=texts, which=which, chunks=chunks)
 
 
-def _batch(base: "Base", questions: Questions, places: Array, chunks: int) -> Batch:
-    """Mix the latents of one batch with their noise."""
+def _mix(base: "Base", questions: Questions, places: Array) -> Mixed:
+    """Mix the latents of some questions with their noise."""
     import torch
 
     items, strata, draws = np.unravel_index(places, questions.shape)
@@ -255,18 +275,12 @@ def _batch(base: "Base", questions: Questions, places: Array, chunks: int) -> Ba
             for row, k, r in zip(rows, strata, draws, strict=True)
         ]
     )
-    latents = torch.stack([row.latent for row in rows])
-    drawn = torch.from_numpy(noise)
+    latents, drawn = torch.stack([row.latent for row in rows]), torch.from_numpy(noise)
     at = torch.from_numpy(questions.timesteps[strata])
-    texts = tuple(dict.fromkeys(row.prompt for row in rows))
-    return Batch(
-        places=places,
+    return Mixed(
         noisy=base.add_noise(latents, drawn, at),
         target=base.target(latents, drawn, at),
         timesteps=at,
-        texts=texts,
-        which=tuple(texts.index(row.prompt) for row in rows),
-        chunks=chunks,
     )
 
 
@@ -295,11 +309,3 @@ def _predict(base: "Base", noisy: "Tensor", at: "Tensor", cond: "Conditioning") 
             _predict(base, noisy[half:], at[half:], cond[half:]),
         ]
     )
-
-
-def together(batches: Sequence[Batch], answers: Sequence[Array], shape: tuple[int, ...]) -> Array:
-    """Put the answers of all batches into (items, strata, draws)."""
-    found = np.full(int(np.prod(shape)), np.nan)
-    for batch, answer in zip(batches, answers, strict=True):
-        found[batch.places] = answer
-    return found.reshape(shape)

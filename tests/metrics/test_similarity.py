@@ -177,3 +177,10 @@ def test_overlap_asks_how_much_of_the_first_map_the_second_covers():
 def test_maps_of_two_sizes_are_refused(compare):
     with pytest.raises(ShapeError, match="Maps"):
         compare(np.ones((2, 2)), np.ones((2, 3)))
+
+
+def test_a_mirrored_gist_is_the_gist_of_the_mirrored_picture(rng):
+    picture = rng.integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    assert similarity.mirrored(similarity.gist(picture)) == pytest.approx(
+        similarity.gist(picture[:, ::-1])
+    )

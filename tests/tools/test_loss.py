@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+import sys
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -20,7 +21,7 @@ from lorascope.models.base import Base
 from lorascope.models.lora import Merger, merged, module_names
 from lorascope.records import Measured, seed_from
 from lorascope.run import Run
-from lorascope.tools import LOSS
+from lorascope.tools import LOSS, questions
 from lorascope.tools.loss import loss
 from lorascope.tools.prompts import UNRELATED
 from tests import pipelines
@@ -329,6 +330,74 @@ def test_below_four_held_out_images_no_epoch_is_named_best(inputs):
     assert said.endswith(f"The lowest epoch of each: {lowest}.")
 
 
+def test_what_decides_an_answer_decides_whether_a_kept_one_counts(inputs, bases, tmp_path):
+    inputs["losses"] = tmp_path / "losses"
+    inputs["losses"].mkdir()
+    first = loss(inputs, **FEW)
+    changes = (
+        {"trigger": "cat"},
+        {"resolution": (128, 128)},
+        {"images": read_dataset(inputs["dataset"]).images[1:]},
+    )
+    for changed in changes:
+        before = read_dataset(inputs["dataset"])
+        change(inputs, **changed)
+        again = loss(inputs, **FEW)
+        fresh = loss({k: v for k, v in inputs.items() if k != "losses"}, **FEW)
+        assert ratios(again) == ratios(fresh)
+        assert ratios(again) != ratios(first)
+        write_dataset(inputs["dataset"], before)
+
+
+def test_large_questions_draw_their_noise_again_and_answer_alike(inputs, answer, monkeypatch):
+    monkeypatch.setattr(questions, "KEPT_NUMBERS", 0)
+    assert ratios(loss(inputs, **FEW)) == ratios(answer)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_named(inputs):
+    dataset = read_dataset(inputs["dataset"])
+    (dataset.root / "0.png").unlink()
+    (dataset.root / "7.png").write_bytes(b"torn")
+    found = loss(inputs, **FEW)
+    assert (number(found, "images"), number(found, "train_images")) == (3, 2)
+    assert sum("left out" in c for c in found.caveats) == 2
+    for image in dataset.images:
+        (dataset.root / image.file).unlink(missing_ok=True)
+    with pytest.raises(BadInputError, match="lorascope add dataset"):
+        loss(inputs, **FEW)
+
+
+def test_a_checkpoint_that_does_not_fit_or_is_gone_does_not_hide_the_others(
+    inputs, bases, monkeypatch
+):
+    save({"lora": inputs["lora"]}, bases["large"], 3, 1.0)
+    save(inputs, bases["tiny"], 4, 1.5)
+    module = sys.modules["lorascope.tools.loss"]
+    real = module.read_lora
+
+    def vanishing(path):
+        if path.stem.endswith("4"):
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(module, "read_lora", vanishing)
+    found = loss(inputs, **FEW)
+    assert [r["epoch"] for r in found.tables["epochs"]] == [0, 1, 2]
+    assert any(c.startswith("Epoch 3 was left out") and "does not fit" in c for c in found.caveats)
+    assert any(c.startswith("Epoch 4 was left out") for c in found.caveats)
+
+
+def test_held_out_images_that_all_leak_are_not_called_missing(inputs):
+    dataset = read_dataset(inputs["dataset"])
+    twins = [
+        dataclasses.replace(dataset.images[i], file=f"{i + 5}.png", sha256=d.sha256)
+        for i, d in ((0, dataset.images[5]), (1, dataset.images[6]))
+    ]
+    change(inputs, images=(*twins, *dataset.images[5:]))
+    said = " ".join(loss(inputs, **FEW).caveats)
+    assert "All held-out images (2) are among the training images too" in said
+
+
 def test_each_set_has_a_row_of_its_own(answer):
     assert [r["set"] for r in answer.tables["turns"]] == ["held-out", "composition", "kept"]
     assert [r["images"] for r in answer.tables["turns"]] == [4, 1, number(answer, "kept")]
@@ -336,7 +405,8 @@ def test_each_set_has_a_row_of_its_own(answer):
 
 def test_a_held_out_image_that_is_also_trained_on_is_named_and_left_out(inputs, answer):
     dataset = read_dataset(inputs["dataset"])
-    Image.open(dataset.path(dataset.images[5])).resize((96, 96)).save(dataset.root / "0.png")
+    other = Image.open(dataset.path(dataset.images[5])).resize((96, 96))
+    other.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(dataset.root / "0.png")
     twin = dataclasses.replace(dataset.images[1], file="6.png", sha256=dataset.images[6].sha256)
     change(inputs, images=(dataset.images[0], twin, *dataset.images[2:]))
     found = loss(inputs, **FEW)
@@ -430,6 +500,8 @@ def test_the_cost_is_said_before_it_is_paid(inputs, capsys):
 def test_questions_without_an_answer_are_refused(inputs, bases, tmp_path):
     with pytest.raises(BadInputError, match="strata"):
         loss(inputs, strata=0)
+    with pytest.raises(BadInputError, match="at most 1000"):
+        loss(inputs, strata=1001)
     with pytest.raises(BadInputError, match="0 or more"):
         loss(inputs, kept=-1)
     with pytest.raises(BadInputError, match="does not fit"):
