@@ -97,7 +97,8 @@ class Run:
         Raises
         ------
         BadInputError
-            There is a run with another base model already, or a folder with other things in it.
+            There is a run with another base model already, or a folder with other things in it;
+            or the folder lies inside another run.
         """
         if (path / BUNDLE).exists():
             found = cls(path)
@@ -109,6 +110,11 @@ class Run:
                     "Fix: choose another folder with --out."
                 )
             return found
+        if outer := next((p for p in path.resolve().parents if (p / BUNDLE).is_file()), None):
+            raise BadInputError(
+                f"{path} lies inside another run, {outer}; nothing in it was touched.\n"
+                f"Fix: name a folder outside of it, or that run: {shlex.quote(str(outer))}"
+            )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(
                 f"{path} exists and is not a run; nothing in it was touched.\n"

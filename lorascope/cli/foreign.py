@@ -105,9 +105,9 @@ def add_samples(run: Path, path: Path, copy: bool, as_json: bool) -> None:
     "--as",
     "split",
     type=click.Choice(["train", "held-out", "composition"]),
-    default="train",
-    show_default=True,
-    help="Trained on; never trained on; or of a background or outfit never trained on.",
+    default=None,
+    help="New images are trained on (as without it), never trained on, or of a background or "
+    "outfit never trained on. Images of the run keep their side.",
 )
 @click.option("--trigger", default="", help="The activation tag.")
 @click.option("--class-word", default="", help="The plain noun for the subject.")
@@ -124,7 +124,7 @@ def add_dataset(
     resolution: int | None,
     as_json: bool,
 ) -> None:
-    """Add a folder of images: trained on, or held out."""
+    """Add a folder of images, trained on or held out, or find those again that were moved."""
     from lorascope.ingest import add_dataset as call
 
     about = {"trigger": trigger, "class_word": class_word}

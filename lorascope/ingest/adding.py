@@ -19,6 +19,7 @@ from lorascope.ingest.pickled import (
 )
 from lorascope.ingest.pictures import Sample, bring_samples, find_prompts
 from lorascope.ingest.pieces import bring_peft_settings
+from lorascope.ingest.strangers import refuse_strangers
 from lorascope.ingest.trainings import metadata_of, stored_name
 from lorascope.io import train_settings
 from lorascope.io.checkpoints import Checkpoint, list_checkpoints
@@ -63,11 +64,12 @@ def add_lora(
     Raises
     ------
     MissingInputError, BadInputError
-        One is not there, is damaged, or is no LoRA; nothing was added.
+        One is not there, is damaged, is no LoRA, or is of another training; nothing was added.
     """
     command = Command(run=path, files=files, allowed=allow_pickle, copy=copy, say=say)
     found = [one for file in files for one in _loras(file, command)]
     run = open_or_create(path)
+    refuse_strangers(run, _saved(run), found)
     with Carrier(run=run, say=say, copy=copy) as carrier:
         pairs = targets(found, run.place("lora"), stored_name)
         plain = {source: to for source, to in pairs.items() if not is_pickle(source)}
@@ -137,7 +139,7 @@ def add_dataset(
     path: Path,
     source: Path,
     *,
-    split: Split = "train",
+    split: Split | None = None,
     trigger: str = "",
     class_word: str = "",
     resolution: int = 0,
@@ -145,10 +147,16 @@ def add_dataset(
 ) -> tuple[Run, Dataset]:
     """Add a folder of images to a run's dataset; the first call makes it.
 
+    Parameters
+    ----------
+    split : Split, optional
+        The side that was named. Without one, new images are taken as trained on, and those that
+        are in the dataset already keep their side.
+
     Raises
     ------
     MissingInputError, BadInputError
-        There is no such folder, no image in it can be used, or all are on another side already.
+        There is no such folder, no image in it can be used, or some are on another side already.
     """
     _there(source)
     if not source.is_dir():
@@ -161,7 +169,7 @@ def add_dataset(
     stated = (resolution, resolution) if resolution else None
     if stated is None and not run.has("dataset"):
         stated = usual_resolution(known.base_version, known.resolution)
-    dataset, new = put_images(
+    dataset, merged = put_images(
         run,
         source,
         split=split,
@@ -170,7 +178,10 @@ def add_dataset(
         resolution=stated,
         say=say,
     )
-    say(f"{new} new images as {split}; the dataset has {len(dataset.images)}.")
+    parts = [f"{len(merged.new)} new {'image' if len(merged.new) == 1 else 'images'}"]
+    parts[0] += f" as {split or 'train'}" if merged.new else ""
+    parts += [f"{len(merged.there)} there already"] if merged.there else []
+    say(f"{', '.join(parts)}; the dataset has {len(dataset.images)}.")
     return run, dataset
 
 

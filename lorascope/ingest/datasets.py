@@ -2,11 +2,12 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope.errors import BadInputError, LorascopeError
+from lorascope.ingest.sides import Merged, Placed, count_of, merge
 from lorascope.io.captions import split_tags
 from lorascope.io.dataset_file import Dataset, DatasetImage, Split, read_dataset, write_dataset
 from lorascope.io.folders import NUMBERED, scan_training_folder
@@ -109,57 +110,59 @@ def put_images(
     run: Run,
     folder: Path,
     *,
-    split: Split,
+    split: Split | None,
     given: Guess,
     told: Guess = NO_GUESS,
     resolution: tuple[int, int] | None,
     say: Say,
-) -> tuple[Dataset, int]:
+) -> tuple[Dataset, Merged]:
     """Put a folder of images into a run's dataset; the first call makes it.
+
+    An image that is in the dataset already, known by its bytes wherever it lies, keeps its side;
+    where its old place holds it no longer, the dataset has its new one from now on.
+
+    Parameters
+    ----------
+    split : Split, optional
+        The side that the user named; without one, new images are taken as trained on.
 
     Returns
     -------
     dataset : Dataset
-    new : int
-        How many images were not in it before.
+    merged : Merged
+        What became of each image.
 
     Raises
     ------
     MissingInputError, BadInputError
-        There is no such folder, no image in it can be used, or all are on another side already.
+        There is no such folder, no image in it can be used, or some are on another side already.
     """
     folder = folder.resolve()
-    images = [replace(i, split=split) for i in scan_images(folder, say=say)]
+    images = scan_images(folder, say=say)
     old = read_dataset(run.place("dataset")) if run.has("dataset") else None
-    names = [folder.name, *(p.name for p in {f.parent for f, _ in scan_training_folder(folder)})]
-    captions = [image.caption for image in images]
-    called = guess(told, names, captions, given)
-    if called.trigger and called.source and not (old and old.trigger):
-        say(
-            f"The trigger is taken to be {called.trigger!r} (a guess from {called.source}); if it "
-            f"is another: lorascope add dataset {run.shell} {shlex.quote(str(folder))} "
-            "--trigger WORD"
-        )
-    root = folder
-    kept: list[DatasetImage] = []
-    if old is not None:
-        root = _common(old.root.resolve(), folder)
-        left = old.images if split == "train" else _left(run, old, images, split, say)
-        kept = [_moved(image, old.root.resolve(), root) for image in left]
-        images = [_moved(image, folder, root) for image in images]
-        images = _not_elsewhere(images, kept, split, say)
-    fresh = {image.file for image in images}
-    known = {image.file for image in kept}
-    together = [image for image in kept if image.file not in fresh] + images
+    called = _called(run, folder, images, old, given, told, say)
+    at = old.root.resolve() if old else folder
+    known = {at / image.file: image for image in old.images} if old else {}
+    scanned = {folder / image.file: image for image in images}
+    merged = merge(known, scanned, split, ours=not run.origin)
+    _refuse_other_sides(run, folder, merged, known, split)
+    root = _root(at, folder, merged.images)
+    placed = [
+        replace(image, file=path.relative_to(root).as_posix())
+        for path, image in merged.images.items()
+    ]
     dataset = Dataset(
         root=root,
         trigger=given.trigger or (old.trigger if old else "") or called.trigger,
         class_word=given.class_word or (old.class_word if old else "") or called.class_word,
         resolution=resolution or (old.resolution if old else (USUAL_SIDE, USUAL_SIDE)),
-        images=tuple(sorted(together, key=lambda image: image.file)),
+        images=tuple(sorted(placed, key=lambda image: image.file)),
     )
     write_dataset(run.place("dataset"), dataset)
-    return dataset, len(fresh - known)
+    _say_images(merged, at, folder, split, say)
+    if old:
+        _say_settings(old, dataset, given, resolution, say)
+    return dataset, merged
 
 
 def usual_resolution(version: str, stated: tuple[int, int] | None) -> tuple[int, int]:
@@ -215,53 +218,111 @@ def _counts(roots: Sequence[Path], folders: Sequence[Folder], run: Run) -> str:
     )
 
 
-def _common(one: Path, other: Path) -> Path:
+def _called(
+    run: Run,
+    folder: Path,
+    images: Sequence[DatasetImage],
+    old: Dataset | None,
+    given: Guess,
+    told: Guess,
+    say: Say,
+) -> Guess:
+    """Guess what a dataset is called by, and say how to correct that."""
+    names = [folder.name, *(p.name for p in {f.parent for f, _ in scan_training_folder(folder)})]
+    called = guess(told, names, [image.caption for image in images], given)
+    if called.trigger and called.source and not (old and old.trigger):
+        say(
+            f"The trigger is taken to be {called.trigger!r} (a guess from {called.source}); if it "
+            f"is another: {_command(run, folder)} --trigger WORD"
+        )
+    return called
+
+
+def _command(run: Run, folder: Path) -> str:
+    return f"lorascope add dataset {run.shell} {shlex.quote(str(folder))}"
+
+
+def _root(before: Path, folder: Path, images: Iterable[Path]) -> Path:
+    """Give the folder that holds all images: the old one where that still does."""
+    paths = list(images)
+    old = any(path.is_relative_to(before) for path in paths)
+    new = any(not path.is_relative_to(before) for path in paths)
+    if not (old and new):
+        return before if old else folder
     try:
-        return Path(os.path.commonpath([one, other]))
+        return Path(os.path.commonpath([before, folder]))
     except ValueError as error:
         raise BadInputError(
-            f"{other} is on another drive than {one}; a dataset has one root.\n"
+            f"{folder} is on another drive than {before}; a dataset has one root.\n"
             "Fix: copy the images to one drive."
         ) from error
 
 
-def _moved(image: DatasetImage, root: Path, to: Path) -> DatasetImage:
-    return replace(image, file=(root / image.file).relative_to(to).as_posix())
-
-
-def _left(
-    run: Run, old: Dataset, images: Sequence[DatasetImage], split: Split, say: Say
-) -> list[DatasetImage]:
-    """Give a dataset without those images that the user has moved out of it, and names again.
-
-    Of another trainer's folder, ingest takes all images as trained on; by moving them its user
-    says that these were not. What our own trainer was shown stays trained on, wherever it lies.
-    """
-    new = {image.sha256 for image in images} if run.origin else set()
-    gone = [i for i in old.images if i.sha256 in new and not old.path(i).is_file()]
-    if gone:
-        count = "1 image was" if len(gone) == 1 else f"{len(gone)} images were"
-        say(f"{count} moved out of {old.root}, and no longer {gone[0].split} but {split}.")
-    return [image for image in old.images if image not in gone]
-
-
-def _not_elsewhere(
-    images: Sequence[DatasetImage], kept: Sequence[DatasetImage], split: Split, say: Say
-) -> list[DatasetImage]:
-    """Leave out images that are on another side already: one trained on is never held out."""
-    files = {image.file for image in images}
-    sides: Mapping[str, str] = {
-        i.sha256: i.split for i in kept if i.split != split and i.file not in files
-    }
-    clash = [image for image in images if image.sha256 in sides]
-    if clash:
-        count = "1 image is" if len(clash) == 1 else f"{len(clash)} images are"
-        side = sides[clash[0].sha256]
-        say(f"warning: {count} in the run as {side} already and not added: {clash[0].file}")
-    left = [image for image in images if image.sha256 not in sides]
-    if not left:
+def _refuse_other_sides(
+    run: Run, folder: Path, merged: Merged, known: Placed, split: Split | None
+) -> None:
+    """Refuse to change the side of an image: a verdict on held-out images rests on it."""
+    if not merged.allowed:
+        sides = " or ".join(sorted({clash.side for clash in merged.clashes}))
+        first = merged.clashes[0].path.relative_to(folder).as_posix()
+        fix = f"name a folder of other images; to leave all as they are: {_command(run, folder)}"
+        if run.origin:
+            fix = (
+                "where they were not trained on, move them to a folder of their own, and then: "
+                f"lorascope add dataset {run.shell} THAT-FOLDER --as {split}"
+            )
         raise BadInputError(
-            f"All of these images are in the run already, as {sides[clash[0].sha256]}.\n"
-            "Fix: name a folder of other images."
+            f"{count_of(merged.clashes, ('is', 'are'))} in the run already, as {sides}, and cannot "
+            f"become {split}: {first}\nFix: {fix}"
         )
-    return left
+    before = any(image.split == "train" for image in known.values())
+    if merged.turned and before and all(i.split != "train" for i in merged.images.values()):
+        raise BadInputError(
+            f"All {len(merged.turned)} images trained on would become {split}; none would be left."
+            f"\nFix: where they were only moved: {_command(run, folder)}"
+        )
+
+
+def _say_images(merged: Merged, before: Path, folder: Path, split: Split | None, say: Say) -> None:
+    """Say what became of images that the dataset had already."""
+    if merged.clashes:
+        count, clash = count_of(merged.clashes, ("is", "are")), merged.clashes[0]
+        name = clash.path.relative_to(folder).as_posix()
+        say(f"warning: {count} in the run as {clash.side} already and not added: {name}")
+    if merged.turned:
+        count = count_of(merged.turned, ("was", "were"))
+        say(f"{count} moved out of {before}, and no longer {merged.turned[0].split} but {split}.")
+    if merged.found:
+        count = count_of(merged.found, ("was", "were"))
+        say(f"{count} found again in {folder}; each keeps its side.")
+    if merged.missing:
+        say(f"warning: {count_of(merged.missing)} of the run still missing: {merged.missing[0]}")
+    if merged.lost:
+        count = count_of(merged.lost, ("was", "were"))
+        say(f"warning: {count} replaced by another and left out: {merged.lost[0]}")
+    if merged.edited:
+        count = count_of(merged.edited, ("has", "have"))
+        say(f"warning: {count} changed since: {merged.edited[0]}")
+    if merged.twins:
+        count = count_of(merged.twins, ("has", "have"))
+        say(
+            f"{count} the same bytes as another and counted with it: "
+            f"{merged.twins[0].relative_to(folder).as_posix()}"
+        )
+    if merged.captions:
+        say(f"{merged.captions} captions changed.")
+
+
+def _say_settings(
+    old: Dataset, new: Dataset, given: Guess, resolution: tuple[int, int] | None, say: Say
+) -> None:
+    """Say what the user set for the whole dataset, and what it was before."""
+    size, was = (f"{width} x {height} px" for width, height in (new.resolution, old.resolution))
+    for name, asked, value, before in (
+        ("trigger", given.trigger, new.trigger, old.trigger),
+        ("class word", given.class_word, new.class_word, old.class_word),
+        ("resolution", resolution, size, was),
+    ):
+        if asked:
+            more = f" (it was {before})" if before and before != value else ""
+            say(f"The {name} of the dataset is {value}{more}.")
