@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from lorascope.records import (
     Best,
@@ -22,6 +23,7 @@ from lorascope.tools import TOOLS
 
 NEEDED = ("loss", "grid", "tags", "vae", "weights")  # without one of these nothing passes
 WANTED = {"loss": ("dataset", "base")}  # without these it only describes the log
+NOTHING: Mapping[str, str] = MappingProxyType({})
 WORDS = {
     Fit.UNDERFIT: "underfit",
     Fit.GOOD: "usable",
@@ -30,12 +32,23 @@ WORDS = {
 }
 
 
-def verdict(run: Run) -> Verdict:
-    """Judge all that a run knows."""
+def verdict(run: Run, *, failed: Mapping[str, str] = NOTHING) -> Verdict:
+    """Judge all that a run knows.
+
+    Parameters
+    ----------
+    run : Run
+    failed : mapping
+        Tools that were asked just now and could not answer, and why: said of the gaps.
+    """
     seen = standing(run)
     findings = judge(seen)
     answered = _answered(seen)
-    gaps = tuple(_gap(run, t) for t in TOOLS if t.name in NEEDED and t.name not in answered)
+    gaps = tuple(
+        _gap(run, t, failed.get(t.name, ""))
+        for t in TOOLS
+        if t.name in NEEDED and t.name not in answered
+    )
     card = scorecard(seen)
     broken = {f.subject.get("epoch") for f in findings if f.code == "WGT-NAN"}
     best = best_epoch(card, broken=broken) if card else None
@@ -108,15 +121,17 @@ def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:
     return Outcome.PASS
 
 
-def _gap(run: Run, tool: Tool) -> Gap:
+def _gap(run: Run, tool: Tool, failed: str) -> Gap:
+    """Say why a question has no answer, and what to type."""
     missing = [role for role in (*tool.reads, *WANTED.get(tool.name, ())) if not run.has(role)]
     if missing:
         why = f"the run has no {' and no '.join(missing)}"
         what = {"base": "NAME_OR_PATH"}.get(missing[0], "PATH")
         command = f"lorascope add {missing[0]} {run.shell} {what}"
         return Gap(tool=tool.name, why=why, command=command)
-    why = "it was not measured, or could not be"
-    return Gap(tool=tool.name, why=why, command=f"lorascope {tool.name} {run.shell}")
+    why, _, fix = failed.partition("\nFix: ")
+    command = fix if fix.startswith("lorascope ") else f"lorascope {tool.name} {run.shell}"
+    return Gap(tool=tool.name, why=why or "it was not measured, or could not be", command=command)
 
 
 def _named(finding: Finding, run: Run) -> Finding:

@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,3 +227,68 @@ def test_files_without_a_run_are_judged_by_their_weights_alone(tiny_run, rng):
     assert "WGT-NAN" in run_cli("weights", broken).stdout
     found = json.loads(run_cli("weights", broken, "--json").stdout)["findings"]
     assert [finding["code"] for finding in found] == ["WGT-NAN"]
+
+
+def test_a_folder_of_files_without_a_run_is_looked_at_like_its_files(tiny_run, tmp_path):
+    folder = tiny_run.place("lora")
+    shown = run_cli("weights", folder, "--json")
+    assert shown.exit_code == 0, shown.output
+    files = sorted(folder.glob("*.safetensors"))
+    said = json.loads(shown.stdout)
+    assert sorted(said["inputs"]) == [str(file) for file in files]
+    assert said["numbers"] == json.loads(run_cli("weights", *files, "--json").stdout)["numbers"]
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "notes.safetensors").write_bytes(b"x")
+    odd = run_cli("weights", tmp_path / "odd")
+    assert odd.exit_code == 2
+    assert "is not a run" not in odd.output
+    assert "is not a run" in run_cli("tags", folder).output
+
+
+def test_a_rank_that_cannot_be_is_told_from_the_tensors(tiny_run, tmp_path):
+    from lorascope.io.safetensors_file import copy_with_metadata
+
+    file = sorted(tiny_run.place("lora").glob("*.safetensors"))[0]
+    copy_with_metadata(file, tmp_path / "a.safetensors", {"ss_network_dim": "-4"})
+    said = json.loads(run_cli("weights", tmp_path / "a.safetensors", "--json").stdout)
+    words = {row["heading"]: row["sentence"] for row in said["tables"]["words"]}
+    assert "rank 4" in words["Network"]
+    assert "rank -4" in words["Caution"]
+    assert said["tables"]["hashes"][0]["legacy"] is None
+
+
+# Ctrl-C
+
+
+def test_what_to_type_to_go_on_is_quoted(tmp_path, monkeypatch):
+    from lorascope.cli import group
+
+    def stopped(_ctx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(group.sys, "argv", ["lorascope", "loss", "/tmp/sp ace"])
+    monkeypatch.setattr(group.click.Group, "invoke", lambda _self, ctx: stopped(ctx))
+    shown = run_cli("loss", tmp_path)
+    assert shown.exit_code == 130
+    assert "to go on: lorascope loss '/tmp/sp ace'\n" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["from lorascope.cli import main", "runpy.run_module('lorascope', run_name='__main__')"],
+)
+@pytest.mark.parametrize("module", ["lorascope.cli.answers", "lorascope.cli.training", "click"])
+def test_ctrl_c_while_the_command_line_is_loaded_is_one_line(start, module):
+    code = (
+        "import builtins, runpy, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        f"{start}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nStopped.\n")

@@ -155,3 +155,13 @@ def test_one_checkpoint_is_no_choice(tiny_run):
     answer = verdict(tiny_run)
     assert answer.best is None
     assert "There is one checkpoint: nothing to choose from." in answer.summary
+
+
+def test_what_stood_in_the_way_of_a_tool_is_said_of_its_gap(tiny_run):
+    failed = {"loss": "000.png is gone.\nFix: lorascope add dataset R NEW", "vae": "no room"}
+    gaps = {gap.tool: gap for gap in verdict(tiny_run, failed=failed).not_measured}
+    assert (gaps["loss"].why, gaps["loss"].command) == (
+        "000.png is gone.",
+        "lorascope add dataset R NEW",
+    )
+    assert (gaps["vae"].why, gaps["vae"].command) == ("no room", f"lorascope vae {tiny_run.path}")

@@ -4,12 +4,18 @@ Results go to stdout, progress and errors to stderr. Heavy imports wait until a 
 so that ``lorascope --help`` answers at once.
 """
 
-from lorascope.cli.answers import diagnose, explain, pick, rules
-from lorascope.cli.foreign import add, ingest
-from lorascope.cli.group import cli
-from lorascope.cli.surroundings import dashboard, doctor
-from lorascope.cli.tool_commands import ABOUT, PRESETS, TOOL_NAMES, command_for, option_helps
-from lorascope.cli.training import demo, new, train
+import sys
+
+try:
+    from lorascope.cli.answers import diagnose, explain, pick, rules
+    from lorascope.cli.foreign import add, ingest
+    from lorascope.cli.group import STOPPED, cli
+    from lorascope.cli.surroundings import dashboard, doctor
+    from lorascope.cli.tool_commands import ABOUT, PRESETS, TOOL_NAMES, command_for, option_helps
+    from lorascope.cli.training import demo, new, train
+except KeyboardInterrupt:  # Ctrl-C before there is a command that could answer it
+    print("\nStopped.", file=sys.stderr)
+    raise SystemExit(130) from None
 
 __all__ = ["ABOUT", "PRESETS", "TOOL_NAMES", "cli", "command_for", "main", "option_helps"]
 
@@ -19,4 +25,8 @@ for command in (demo, new, train, ingest, add, diagnose, pick, rules, explain, d
 
 def main() -> None:
     """Start the command line."""
-    cli()
+    try:
+        cli()
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(STOPPED)

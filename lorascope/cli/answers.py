@@ -29,8 +29,8 @@ def diagnose(ctx: click.Context, run: Path, preset: str, as_json: bool) -> None:
     from lorascope.verdict import verdict
 
     opened = Run(run)
-    measure_all(opened, PRESETS[preset])
-    answer = verdict(opened)
+    failed = measure_all(opened, PRESETS[preset])
+    answer = verdict(opened, failed=failed)
     text = json.dumps(report.as_dict(answer), indent=2) if as_json else report.as_text(answer)
     click.echo(text)
     ctx.exit(EXIT[answer.outcome])

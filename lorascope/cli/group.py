@@ -1,5 +1,6 @@
 """The group of all commands: how they are found and listed, and how a failure is said."""
 
+import shlex
 import sys
 from typing import Any
 
@@ -42,8 +43,8 @@ class Commands(click.Group):
             click.echo(f"Error: {safe(str(error))}", err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
-            again = " ".join(["lorascope", *sys.argv[1:]])
-            click.echo(f"\nStopped. What is done is kept; to go on: {again}", err=True)
+            again = shlex.join(["lorascope", *sys.argv[1:]])
+            click.echo(f"\nStopped. What is done is kept; to go on: {safe(again)}", err=True)
             ctx.exit(STOPPED)
 
 

@@ -59,7 +59,7 @@ def command_for(tool: Tool) -> click.Command:
         from lorascope import report
         from lorascope.run import Run
 
-        if files and all(one.suffix.lower() == ".safetensors" for one in runs):
+        if files and _are_files(runs):
             click.echo(_of_files(tool, runs, as_json=as_json))
             return
         if len(runs) > 1:
@@ -78,7 +78,7 @@ def command_for(tool: Tool) -> click.Command:
         type=click.Path(path_type=Path),
         nargs=-1,
         required=True,
-        metavar="RUN|FILE.safetensors..." if files else "RUN",
+        metavar="RUN|FOLDER|FILE.safetensors..." if files else "RUN",
     )
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for machines.")
     return click.Command(
@@ -121,6 +121,27 @@ def _params(ctx: click.Context, tool: str, given: dict[str, Any]) -> dict[str, A
     return params
 
 
+def _are_files(paths: tuple[Path, ...]) -> bool:
+    """Tell LoRA files, or one folder of them, from a run."""
+    from lorascope.io.checkpoints import ENDING
+    from lorascope.run import BUNDLE
+
+    if all(path.suffix.lower() == ENDING for path in paths):
+        return True
+    (folder, *others) = paths
+    if others or not folder.is_dir() or (folder / BUNDLE).exists():
+        return False
+    return bool(_files_in(folder)) or any(
+        path.suffix.lower() == ENDING for path in folder.iterdir()
+    )
+
+
+def _files_in(folder: Path) -> list[Path]:
+    from lorascope.io.checkpoints import list_checkpoints
+
+    return [checkpoint.path for checkpoint in list_checkpoints(folder)]
+
+
 def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
     """Have a tool look at files that belong to no run, and judge them; nothing is stored."""
     from lorascope import report
@@ -130,7 +151,8 @@ def _of_files(tool: Tool, paths: tuple[Path, ...], *, as_json: bool) -> str:
 
     module = importlib.import_module(f"lorascope.tools.{tool.name}")
     measured = module.look_at_files(paths)
-    inputs = {str(path): digest(path) for path in paths}
+    files = [file for path in paths for file in (_files_in(path) if path.is_dir() else [path])]
+    inputs = {str(file): digest(file) for file in files}
     evidence = Evidence(
         tool=tool.name, version=tool.version, params={}, inputs=inputs, measured=measured
     )
@@ -185,13 +207,19 @@ def _prompts_text(prompts: str) -> str:
     return text
 
 
-def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Ask every tool of a preset; what is stored already is not measured again.
 
     Heatmaps come last: they are made of the epoch that the rest recommends.
+
+    Returns
+    -------
+    dict
+        Of the tools that could not answer: what stood in their way.
     """
     from lorascope.verdict import verdict
 
+    failed: dict[str, str] = {}
     for name in sorted(wanted, key=lambda name: name == "heatmap"):
         params = dict(wanted[name])
         if name == "heatmap" and (best := verdict(run).best) is not None:
@@ -201,4 +229,6 @@ def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         except StorageError:
             raise
         except LorascopeError as error:  # one question without an answer does not end the others
-            click.echo(f"{name} could not be measured: {error}", err=True)
+            failed[name] = str(error)
+            click.echo(f"{name} could not be measured: {safe(str(error))}", err=True)
+    return failed

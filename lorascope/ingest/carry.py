@@ -55,10 +55,7 @@ class Carrier:
 
     def __enter__(self) -> Self:
         """Read what was taken over before."""
-        path = self.run.place("origin")
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            rows = tables.from_csv(path.read_text(encoding="utf-8"), COLUMNS)
-            self._known = {str(row["file"]): row for row in rows}
+        self._known = taken_before(self.run)
         return self
 
     def __exit__(
@@ -166,6 +163,14 @@ class Carrier:
     def _count(self, taken: Taken) -> Taken:
         self.counts[taken] += 1
         return taken
+
+
+def taken_before(run: Run) -> dict[str, Row]:
+    """Read what was taken over before: the file in the run -> its row; empty where it is lost."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = tables.from_csv(run.place("origin").read_text(encoding="utf-8"), COLUMNS)
+        return {str(row["file"]): row for row in rows}
+    return {}
 
 
 def targets(sources: Iterable[Path], folder: Path, name_of: Callable[[Path], str]) -> dict[

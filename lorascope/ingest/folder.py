@@ -9,10 +9,10 @@ from pathlib import Path
 
 from lorascope.errors import BadInputError
 from lorascope.ingest import pieces
-from lorascope.ingest.carry import Carrier, Say, Taken
+from lorascope.ingest.carry import Carrier, Say, Taken, taken_before
 from lorascope.ingest.looking import Work, look_through
 from lorascope.ingest.pieces import Found, Missing
-from lorascope.ingest.trainings import choose, metadata_of, settings_of
+from lorascope.ingest.trainings import choose, command_for, metadata_of, settings_of
 from lorascope.io.checkpoints import TrainingGroup, usable_checkpoints
 from lorascope.io.foreign.folder import survey
 from lorascope.io.foreign.layouts import printable
@@ -71,6 +71,9 @@ def ingest(
     work = Work(folder=folder, out=out, look=survey(folder), say=say)
     look_through(work)
     group = choose(work, name or known)
+    _refuse_other(work, group, known)
+    if group.unplaced:
+        work.note(group.unplaced)
     metadata = metadata_of(group.checkpoints)
     settings = settings_of(work, group, metadata)
     run = _open(work, group, settings)
@@ -82,7 +85,7 @@ def ingest(
         logs = pieces.give_logs(work, carrier, group, settings)
     data = pieces.give_dataset(work, run, settings, metadata)
     pieces.write_config(run, settings)
-    told = [pieces.about_lora(run, group), found_base, samples, logs, data]
+    told = [pieces.about_lora(run, group), found_base, samples, *logs, data]
     return Ingested(
         run=run,
         name=group.name,
@@ -117,6 +120,24 @@ def _refuse(folder: Path, out: Path) -> str:
             f"{printable(out)} holds a run that was {other}.\nFix: choose a new folder with --out."
         )
     return origin.get("name", "")
+
+
+def _refuse_other(work: Work, group: TrainingGroup, known: str) -> None:
+    """Refuse another training than the run was made of; one run is made of one.
+
+    A training that is called ``NAME#2`` since another ``NAME`` lies beside it is still the same
+    where its files are those that the run has.
+    """
+    if not known or group.name == known:
+        return
+    taken = {str(row["source"]) for row in taken_before(Run(work.out)).values()}
+    renamed = known.partition("#")[0] == group.name.partition("#")[0]
+    if renamed and taken & {printable(c.path.resolve()) for c in group.checkpoints}:
+        return
+    raise BadInputError(
+        f"{printable(work.out)} was made of the training {printable(known)}, not of "
+        f"{printable(group.name)}; one run is made of one.\nFix: {command_for(work, group.name)}"
+    )
 
 
 def _open(work: Work, group: TrainingGroup, settings: Settings) -> Run:

@@ -1,5 +1,6 @@
 """Event files of another trainer: where they lie, and which of them belong to one training."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from lorascope.io.checkpoints import TrainingGroup
 from lorascope.io.foreign.folder import event_files
 from lorascope.io.foreign.layouts import LOG_FOLDERS, log_start
 
-SLACK_S = 300.0  # a log is opened some time after its trainer has started
+EARLY_S = 300.0  # a log begun so long before any start that is known may still be of the first
+ROUNDED_S = 1.0  # the time in a log's name has whole seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,30 +44,44 @@ def find_logs(folder: Path, inside: Sequence[Path], named: Iterable[str]) -> lis
     return list(found.values())
 
 
-def logs_of(logs: Sequence[Log], group: TrainingGroup, *, alone: bool) -> list[Log]:
+def logs_of(
+    logs: Sequence[Log], group: TrainingGroup, groups: Sequence[TrainingGroup]
+) -> list[Log]:
     """Pick the logs of one training: by time where its files say when it ran.
 
-    Otherwise by the name of the log's folder (``NAME_date``), else all that lie in the folder
-    where it is the only training there.
+    A log is that of the training which started last before it, so that trainings which ran one
+    after the other into one folder keep theirs. Without times, the name of the log's folder
+    tells (``NAME_date``), else all that lie in the folder where it is the only training there.
 
     Parameters
     ----------
     logs : sequence of Log
     group : TrainingGroup
-    alone : bool
-        No other training's files lie in the folder.
+    groups : sequence of TrainingGroup
+        All whose files lie in the folder.
     """
     if group.times:
-        return [log for log in logs if _while(log, group.times)]
+        return [log for log in logs if _owner(log, groups) == group.name]
+    free = free_logs(logs, groups)
     name = group.name.partition("#")[0]
-    by_name = [log for log in logs if log.path.parent.name.startswith(f"{name}_")]
+    by_name = [log for log in free if log.path.parent.name.startswith(f"{name}_")]
     if by_name:
         return by_name
-    inside = [log for log in logs if log.inside]
+    inside = [log for log in free if log.inside]
+    alone = len(groups) == 1
     if alone and inside:
         return inside
-    folders = {log.path.parent for log in logs}
-    return list(logs) if alone and len(folders) == 1 else []
+    return free if alone and len(folders_of(free)) == 1 else []
+
+
+def free_logs(logs: Iterable[Log], groups: Sequence[TrainingGroup]) -> list[Log]:
+    """List the logs that no training of known time wrote."""
+    return [log for log in logs if not _owner(log, groups)]
+
+
+def folders_of(logs: Iterable[Log]) -> list[Path]:
+    """List the folders that logs lie in, each once."""
+    return list(dict.fromkeys(log.path.parent for log in logs))
 
 
 def bring_logs(carrier: Carrier, logs: Sequence[Log]) -> None:
@@ -94,9 +110,15 @@ def tags_of(folder: Path) -> tuple[tuple[str, ...], str]:
     return tuple(events.series), damage
 
 
-def _while(log: Log, times: Sequence[tuple[float, float]]) -> bool:
-    """Tell whether a log was begun while a training ran; one without an end may still run."""
-    start = log_start(log.path)
-    return start is not None and any(
-        began - SLACK_S <= start <= (ended or float("inf")) + SLACK_S for began, ended in times
-    )
+def _owner(log: Log, groups: Sequence[TrainingGroup]) -> str:
+    """Name the training that ran when a log was begun; "" where none is known to have."""
+    begun = log_start(log.path)
+    if begun is None:
+        return ""
+    spans = [(*span, group.name) for group in groups for span in group.times]
+    before = [span for span in spans if span[0] <= begun + ROUNDED_S]
+    if before:
+        _, ended, name = max(before)
+        return name if not ended or begun <= ended + ROUNDED_S else ""
+    started, _, name = min(spans, default=(math.inf, 0.0, ""))
+    return name if begun >= started - EARLY_S else ""

@@ -1,6 +1,7 @@
 """One look through a foreign folder: which of its files are LoRAs, and what lies beside them."""
 
 import shlex
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lorascope.io.lora_facts import DAMAGED, LORA, facts_of
 from lorascope.progress import track
 
 MOST_CONFIGS = 500
+FRESH_S = 600.0  # no trainer takes longer to write a LoRA
 
 
 @dataclass(kw_only=True)
@@ -82,10 +84,11 @@ def _find_loras(work: Work) -> Counter[str]:
         if facts.kind == LORA:
             work.loras.append(path)
         elif facts.kind == DAMAGED:
-            damage = (
-                f"{printable(facts.damage)} It may still be being written; the same "
-                "command takes it once it is whole."
-            )
+            damage = printable(facts.damage)
+            if facts.unfinished or _just_begun(path):
+                damage += (
+                    " It may still be being written; the same command takes it once it is whole."
+                )
             work.torn.append(damage)
             work.note(f"Left out: {damage}")
         else:
@@ -96,6 +99,15 @@ def _find_loras(work: Work) -> Counter[str]:
             work.note(f"No saves, but {len(kept)} backups hold the LoRA; these were taken.")
         work.loras = kept
     return others
+
+
+def _just_begun(path: Path) -> bool:
+    """Tell whether a file is empty and was made a short time ago."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_size == 0 and abs(time.time() - found.st_mtime) < FRESH_S
 
 
 def _no_lora(work: Work, others: Mapping[str, int], pickled: Sequence[Path]) -> str:
@@ -113,7 +125,10 @@ def _no_lora(work: Work, others: Mapping[str, int], pickled: Sequence[Path]) -> 
             f"lorascope add base RUN {quoted}"
         )
     if work.torn:
-        return f"{shown} holds no LoRA that can be read. {work.torn[0]}"
+        return (
+            f"{shown} holds no LoRA that can be read. {work.torn[0]}\n"
+            "Fix: copy or download the file again, or name another folder."
+        )
     if look.pictures:
         return (
             f"{shown} holds {len(look.pictures)} pictures and no LoRA.\n"

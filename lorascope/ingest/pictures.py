@@ -11,7 +11,7 @@ from lorascope import storage, tables
 from lorascope.errors import LorascopeError
 from lorascope.ingest.carry import Carrier, targets
 from lorascope.io.checkpoints import Checkpoint
-from lorascope.io.foreign.layouts import ONETRAINER, NamedSample, named_sample
+from lorascope.io.foreign.layouts import ONETRAINER, NamedSample, named_sample, named_state
 from lorascope.io.foreign.prompts import SamplePrompt, read_sample_prompts
 from lorascope.io.lora_facts import facts_of
 from lorascope.records import Row
@@ -144,7 +144,9 @@ def _place(named: NamedSample, checkpoints: Sequence[Checkpoint]) -> tuple[int |
 
 def _own_epoch(checkpoint: Checkpoint) -> int | None:
     """Give the epoch that the file itself states, where the run counts in its own way."""
-    told = facts_of(checkpoint.path).epoch
+    told, named = facts_of(checkpoint.path).epoch, named_state(checkpoint.path)
+    if told is None and named.by_step:
+        return named.epoch  # its number in the run counts saved states, not epochs
     return checkpoint.epoch if told is None else told
 
 

@@ -1,6 +1,7 @@
 """The pieces of a run, each looked for in a foreign folder: found, or missing and how to add it."""
 
 import filecmp
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from lorascope.errors import LorascopeError
 from lorascope.ingest.bases import checked_base, find_base
 from lorascope.ingest.carry import Carrier, targets
 from lorascope.ingest.datasets import Guess, find_datasets, put_images, usual_resolution
-from lorascope.ingest.logs import bring_logs, find_logs, logs_of, tags_of
+from lorascope.ingest.logs import bring_logs, find_logs, folders_of, free_logs, logs_of, tags_of
 from lorascope.ingest.looking import Work, file_word
 from lorascope.ingest.pictures import Sample, bring_samples, find_prompts, samples_of
+from lorascope.ingest.subsets import put_subsets, spoken, subsets_by_folder
 from lorascope.ingest.trainings import home_of, span, within
 from lorascope.io import train_settings
 from lorascope.io.checkpoints import Checkpoint, TrainingGroup, list_checkpoints
@@ -25,6 +27,8 @@ from lorascope.io.lora_facts import facts_of
 from lorascope.io.lora_file import PEFT_CONFIG
 from lorascope.records import Row
 from lorascope.run import Run
+
+LISTED = 20  # folders of logs that may be meant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,13 +130,17 @@ def give_samples(
 ) -> Found | Missing:
     """Take over the samples that this training drew."""
     run, home = carrier.run, home_of(group)
-    mine = [s for s in samples_of(work.look.pictures) if _is_of(s, group, home, work)]
+    drawn = samples_of(work.look.pictures)
+    mine = [s for s in drawn if _is_of(s, group, home, work)] or _of_one_name(drawn, work)
     named = (path for name in settings.prompt_files for path in places(work.folder, name))
     prompts = settings.prompts or find_prompts([*named, *_prompt_files(work, home, mine)])
     rows = bring_samples(carrier, mine, saved, prompts)
     if not rows:
         command = f"lorascope add samples {run.shell} PATH"
-        return Missing(role="samples", why="no sample pictures", command=command)
+        why = "no sample pictures"
+        if drawn:
+            why = f"{len(drawn)} sample pictures, none of its name, such as {drawn[0].path.name}"
+        return Missing(role="samples", why=printable(why), command=command)
     return Found(role="samples", count=len(rows), text=_about_samples(rows))
 
 
@@ -142,7 +150,7 @@ def _is_of(sample: Sample, group: TrainingGroup, home: Path, work: Work) -> bool
     if named is None:
         return False
     if named.trainer == KOHYA:
-        mine = named.name in (name, "") or len(work.groups) == 1
+        mine = named.name in (name, "")
     else:
         mine = sample.path.is_relative_to(home)
     if not mine or "#" not in group.name:
@@ -152,6 +160,13 @@ def _is_of(sample: Sample, group: TrainingGroup, home: Path, work: Work) -> bool
     if len(around) == 1 and len(homes) > 1:  # they kept their pictures apart
         return around == [home]
     return within(sample.path, group)
+
+
+def _of_one_name(samples: Sequence[Sample], work: Work) -> list[Sample]:
+    """Give samples of another name where there is one training and one name: it was renamed."""
+    named = [(s.named.name, s) for s in samples if s.named and s.named.trainer == KOHYA]
+    names = {name for name, _ in named}
+    return [s for _, s in named] if len(work.groups) == 1 and len(names) == 1 else []
 
 
 def _prompt_files(work: Work, home: Path, samples: Sequence[Sample]) -> list[Path]:
@@ -180,11 +195,11 @@ def _about_samples(rows: Sequence[Row]) -> str:
 
 def give_logs(
     work: Work, carrier: Carrier, group: TrainingGroup, settings: Settings
-) -> Found | Missing:
+) -> list[Found | Missing]:
     """Take over the event files that this training wrote."""
     run = carrier.run
     logs = find_logs(work.folder, work.look.events, settings.logs)
-    mine = logs_of(logs, group, alone=len(work.groups) == 1)
+    mine = logs_of(logs, group, work.groups)
     bring_logs(carrier, mine)
     if run.has("events"):
         tags, damage = tags_of(run.place("events"))
@@ -192,12 +207,30 @@ def give_logs(
             work.note(printable(damage))
         files = [p for p in run.place("events").rglob("*tfevents*") if p.is_file()]
         text = f"tags {', '.join(printable(tag) for tag in tags)}" if tags else "no scalar in them"
-        return Found(role="logs", count=len(files), text=text)
+        return [Found(role="logs", count=len(files), text=text)]
+    free = free_logs(logs, work.groups)
+    if free and not group.times:
+        return _perhaps_logs(run, folders_of(free))
     why = "no event files"
     if logs:
         why = f"{len(logs)} event {file_word(len(logs))} of other times, such as {logs[0].path}"
     command = f"lorascope add logs {run.shell} PATH"
-    return Missing(role="logs", why=printable(why), command=command)
+    return [Missing(role="logs", why=printable(why), command=command)]
+
+
+def _perhaps_logs(run: Run, folders: Sequence[Path]) -> list[Found | Missing]:
+    """Name the folders of logs that may be those of a training of unknown time."""
+    why = "it cannot be told whether this folder of logs is its"
+    if len(folders) > 1:
+        why = f"it cannot be told which of {len(folders)} folders of logs is its"
+    return [
+        Missing(
+            role="logs",
+            why=printable(f"{why}, as the LoRA does not say when it was trained: {folder}"),
+            command=f"lorascope add logs {run.shell} {shlex.quote(printable(folder))}",
+        )
+        for folder in folders[:LISTED]
+    ]
 
 
 def give_dataset(
@@ -210,24 +243,33 @@ def give_dataset(
     if not run.has("dataset"):
         paths, why = find_datasets(work.folder, settings, known.folders, run)
         if not paths:
+            if settings.dataset_config and not settings.datasets:
+                why = f"its dataset config {settings.dataset_config} is not here, or names none"
             return Missing(role="dataset", why=printable(why), command=command)
-        resolution = usual_resolution(known.base_version, known.resolution)
+        subsets = subsets_by_folder(settings, paths)
+        stated = {subset.resolution for subset in subsets.values()}
+        one_size = stated.pop() if len(stated) == 1 else None
+        resolution = usual_resolution(known.base_version, known.resolution or one_size)
         told = Guess(trigger=known.trigger, source="the LoRA's metadata")
-        if not known.trigger and "trigger" in settings.ours:
-            told = Guess(trigger=str(settings.ours["trigger"]), source="its trainer's config")
+        word = str(settings.ours.get("trigger", ""))
+        if not known.trigger and word and (not subsets or spoken(word, subsets)):
+            told = Guess(trigger=word, source="its trainer's config")
+        class_word = str(settings.ours.get("class_word", "")) if subsets else ""
         for path in paths:
             try:
                 put_images(
                     run,
                     path,
                     split="train",
-                    given=Guess(),
+                    given=Guess(class_word=class_word),
                     told=told,
                     resolution=resolution,
                     say=work.note,
                 )
             except LorascopeError as error:
                 work.note(printable(str(error).splitlines()[0]))
+        if subsets and run.has("dataset"):
+            put_subsets(run, subsets, work.note)
     if not run.has("dataset"):
         return Missing(role="dataset", why="its images cannot be read", command=command)
     dataset = read_dataset(run.place("dataset"))

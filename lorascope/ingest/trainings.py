@@ -19,6 +19,7 @@ from lorascope.io.foreign.layouts import (
 from lorascope.io.foreign.metadata import from_metadata
 from lorascope.io.foreign.settings import Settings, merged
 from lorascope.io.lora_file import read_metadata
+from lorascope.run import Run
 
 LISTED = 40  # trainings, when a folder holds several
 DAY_S = 86_400.0
@@ -44,14 +45,29 @@ def choose(work: Work, name: str) -> TrainingGroup:
     shown = alike or groups
     for group in shown[:LISTED]:
         lines.append(f"  {_line(group, work.folder)}")
-        where = work.out.parent / group.name
-        lines.append(
-            f"    lorascope ingest {shlex.quote(printable(work.folder))} "
-            f"--out {shlex.quote(printable(where))} --name {shlex.quote(printable(group.name))}"
-        )
+        lines.append(f"    {command_for(work, group.name)}")
     if len(shown) > LISTED:
         lines.append(f"  ... and {len(shown) - LISTED} more")
     raise BadInputError("\n".join(lines) + "\nFix: give one of these commands.")
+
+
+def command_for(work: Work, name: str) -> str:
+    """Give the command that makes a run of one of several trainings, in a folder of its own."""
+    number, where = 1, work.out.parent / name
+    while where.exists() and not _is_run_of(where, work.folder, name):
+        number, where = number + 1, work.out.parent / f"{name}-{number + 1}"
+    return (
+        f"lorascope ingest {shlex.quote(printable(work.folder))} "
+        f"--out {shlex.quote(printable(where))} --name {shlex.quote(printable(name))}"
+    )
+
+
+def _is_run_of(path: Path, folder: Path, name: str) -> bool:
+    try:
+        origin = Run(path).origin
+    except LorascopeError:
+        return False
+    return (origin.get("folder"), origin.get("name")) == (str(folder.resolve()), name)
 
 
 def _line(group: TrainingGroup, folder: Path) -> str:
@@ -92,6 +108,8 @@ def settings_of(work: Work, group: TrainingGroup, metadata: Mapping[str, str]) -
     home = home_of(group)
     fitting = []
     for one in work.configs:
+        if _is_dataset_config(one):
+            continue
         near = one.path is not None and one.path.is_relative_to(home)
         named = bool(one.name) and one.name == base_name
         if named or (near and (not one.name or one.trainer in ("diffusers", ONETRAINER))):
@@ -100,10 +118,37 @@ def settings_of(work: Work, group: TrainingGroup, metadata: Mapping[str, str]) -
     if not began and group.checkpoints:
         began = written(group.checkpoints[0].path)
     fitting.sort(key=lambda one: _distance(one, home, began))
-    whole = merged([from_metadata(metadata), *fitting])
+    whole = merged([from_metadata(metadata), *fitting, *_dataset_configs(work, group)])
     names = [named_state(c.path).trainer for c in group.checkpoints]
     trainer = whole.trainer or group.trainer or trainer_of(names, tuple(metadata))
     return replace(whole, trainer=trainer)
+
+
+def _is_dataset_config(config: Settings) -> bool:
+    return config.path is not None and config.dataset_config == str(config.path.resolve())
+
+
+def _dataset_configs(work: Work, group: TrainingGroup) -> list[Settings]:
+    """Give the dataset config that no training's config names, where it can be meant alone."""
+    named = {one.dataset_config for one in work.configs if not _is_dataset_config(one)}
+    loose = [
+        one for one in work.configs if _is_dataset_config(one) and one.dataset_config not in named
+    ]
+    if len(work.groups) > 1:
+        homes = [home_of(other) for other in work.groups if other is not group]
+        loose = [one for one in loose if _lies_in(one, home_of(group))]
+        loose = [one for one in loose if not any(_lies_in(one, home) for home in homes)]
+    if len({one.subsets for one in loose}) > 1:
+        names = ", ".join(printable(one.path) for one in loose[:3])
+        work.note(
+            f"Left out: {len(loose)} dataset configs, as nothing tells which was used: {names}"
+        )
+        return []
+    return loose[:1]
+
+
+def _lies_in(config: Settings, home: Path) -> bool:
+    return config.path is not None and config.path.is_relative_to(home)
 
 
 def _distance(config: Settings, home: Path, began: float) -> tuple[bool, float]:

@@ -1,7 +1,6 @@
 """The saved states of one training: which file is which epoch and step, and which can be opened."""
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,17 @@ from lorascope.io.foreign.layouts import (
     DIFFUSERS,
     DIFFUSERS_FILES,
     ONETRAINER,
-    NamedState,
-    named_state,
     trainer_of,
 )
 from lorascope.io.lora_facts import DAMAGED, LORA, UNKNOWN, Facts, facts_of
+from lorascope.io.saved_states import (
+    State,
+    once,
+    ordered,
+    state_of,
+    unplaced_sentence,
+    written,
+)
 
 ENDING = ".safetensors"
 OWN_FOLDERS = (DIFFUSERS, ONETRAINER)  # trainers that keep states in folders of their own
@@ -43,32 +48,7 @@ class TrainingGroup:
     trainer: str  # may be empty
     sessions: tuple[str, ...]  # starts of the trainer, first to last
     times: tuple[tuple[float, float], ...]  # beginning and end of each, s since 1970, where known
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """One file, with what its metadata and its name say."""
-
-    path: Path
-    facts: Facts
-    named: NamedState
-    name: str
-
-    @property
-    def epoch(self) -> int | None:
-        return self.named.epoch if self.facts.epoch is None else self.facts.epoch
-
-    @property
-    def step(self) -> int:
-        """The metadata's; ai-toolkit counts one more there than in the names of all its files."""
-        if "training_info" in self.facts.keys and self.named.step:
-            return self.named.step
-        return self.facts.step or self.named.step
-
-    @property
-    def bare(self) -> bool:
-        """Whether the name has no number: so the last state is saved."""
-        return self.named.epoch is None and not self.named.by_step
+    unplaced: str = ""  # a sentence on files that were left out; see `unplaced`
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -77,7 +57,9 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     The epoch is the one that the metadata states (``ss_epoch``), else the name
     (``NAME-000004.safetensors``); ``NAME.safetensors`` without either is the last. A training
     saved by steps alone is numbered 1 to n in the order of its steps, and so is one in which two
-    states claim the same epoch: several saves of one epoch must not hide each other.
+    states claim the same epoch: several saves of one epoch must not hide each other. Where some
+    files name only an epoch and others only a step, and neither a file that states both nor the
+    times of writing tell their order, those saved at steps are left out; `unplaced` says so.
 
     A state saved twice, as the last epoch often is, counts once. A damaged file is listed by its
     name. Hidden files and what is no LoRA (a base model, a VAE, an embedding, an optimizer's
@@ -95,12 +77,23 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     BadInputError
         The folder may not be read.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise MissingInputError(f"{folder} does not exist.\nFix: name a folder of LoRA files.")
-    found = [folder] if folder.is_file() else _files(folder)
-    states = [_state(path, NO_NAMES) for path in found]
-    return _numbered([s for s in states if s.facts.kind in (LORA, UNKNOWN, DAMAGED)])
+    return _looked_at(folder)[0]
+
+
+def unplaced(folder: Path) -> str:
+    """Say which saved states `list_checkpoints` leaves out, as nothing tells where they lie.
+
+    Returns
+    -------
+    str
+        One sentence; "" where all have their place.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As for `list_checkpoints`.
+    """
+    return _looked_at(folder)[1]
 
 
 def readable_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Checkpoint, str]]:
@@ -130,7 +123,7 @@ def readable_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Checkpoin
 
 
 def usable_checkpoints(folder: Path) -> tuple[list[Checkpoint], tuple[str, ...]]:
-    """List the saved states that can be opened, and a sentence for each that cannot.
+    """List the saved states that can be opened, and a sentence for each that was left out.
 
     Raises
     ------
@@ -143,7 +136,8 @@ def usable_checkpoints(folder: Path) -> tuple[list[Checkpoint], tuple[str, ...]]
     if not sound:
         first = next(iter(broken.values()))
         raise BadInputError(f"{first}\nFix: copy the files again; no checkpoint can be opened.")
-    return sound, tuple(f"Epoch {c.epoch} was left out: {why}" for c, why in broken.items())
+    told = [f"Epoch {c.epoch} was left out: {why}" for c, why in broken.items()]
+    return sound, tuple(filter(None, [*told, unplaced(folder)]))
 
 
 def group_runs(
@@ -169,9 +163,9 @@ def group_runs(
     tuple of TrainingGroup
         By name, then by time. Where several have one name they are called ``NAME#1``, ``NAME#2``.
     """
-    alike: dict[tuple[object, ...], list[_State]] = {}
+    alike: dict[tuple[object, ...], list[State]] = {}
     for path in files:
-        state = _state(path, names)
+        state = state_of(path, names)
         if state.facts.kind != DAMAGED:
             facts = state.facts
             key = (state.name, facts.rank, facts.base.lower(), facts.version)
@@ -184,6 +178,15 @@ def group_runs(
         for number, states in enumerate(of_name, start=1):
             groups.append(_group(f"{name}#{number}" if len(of_name) > 1 else name, states))
     return tuple(groups)
+
+
+def _looked_at(folder: Path) -> tuple[list[Checkpoint], str]:
+    folder = Path(folder)
+    if not folder.exists():
+        raise MissingInputError(f"{folder} does not exist.\nFix: name a folder of LoRA files.")
+    found = _files(folder) if folder.is_dir() else [folder]
+    states = [state_of(path, NO_NAMES) for path in found]
+    return _numbered([s for s in states if s.facts.kind in (LORA, UNKNOWN, DAMAGED)])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -199,62 +202,40 @@ def _files(folder: Path) -> list[Path]:
     return [
         path
         for path in [*inside, *within]
-        if path.suffix.lower() == ENDING and path.name[0] != "." and not path.is_dir()
+        if path.suffix.lower() == ENDING and path.name[0] != "." and _is_file_or_was(path)
     ]
 
 
-def _state(path: Path, names: Mapping[Path, str]) -> _State:
-    facts, named = facts_of(path), named_state(path)
-    return _State(path, facts, named, facts.name or names.get(path) or named.name)
+def _is_file_or_was(path: Path) -> bool:
+    """Tell a file, or a link to one that is gone, from a folder, a pipe and other things."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _numbered(states: Sequence[_State]) -> list[Checkpoint]:
-    """Give every state a key of its own; see `list_checkpoints` for the rule."""
-    ordered = _ordered(_once(states))
-    stated = [state.epoch for state in ordered]
+def _numbered(states: Sequence[State]) -> tuple[list[Checkpoint], str]:
+    """Give every state a key of its own, and say which have none; see `list_checkpoints`."""
+    found, loose = ordered(once(states))
+    stated = [state.epoch for state in found]
     last = max((epoch for epoch in stated if epoch is not None), default=0)
     keys = [last + 1 if epoch is None else epoch for epoch in stated]
-    stepped = [s.named.by_step for s in ordered]
-    steps_alone = any(stepped) and all(s.named.by_step or s.bare for s in ordered)
-    if steps_alone or len(set(keys)) < len(keys) or any(key < 1 for key in keys):
+    steps_alone = any(s.named.by_step for s in found) and all(
+        s.named.by_step or s.bare for s in found
+    )
+    if steps_alone or any(after <= before for before, after in itertools.pairwise([0, *keys])):
         keys = list(range(1, len(keys) + 1))
-    return [Checkpoint(s.path, key, s.step) for s, key in zip(ordered, keys, strict=True)]
+    numbered = [Checkpoint(s.path, key, s.step) for s, key in zip(found, keys, strict=True)]
+    return numbered, unplaced_sentence(loose)
 
 
-def _ordered(states: Sequence[_State]) -> list[_State]:
-    """Sort states by epoch and step; by step alone where some do not state their epoch.
-
-    The epoch leads where it can, because a resumed training counts its steps from 0 again.
-    """
-    if all(s.epoch is not None or (s.bare and not s.step) for s in states):
-        return sorted(states, key=lambda s: (_or_last(s.epoch), s.step, s.path.name))
-    return sorted(states, key=lambda s: (s.step or math.inf, _or_last(s.epoch), s.path.name))
-
-
-def _or_last(epoch: int | None) -> float:
-    return math.inf if epoch is None else epoch
-
-
-def _once(states: Sequence[_State]) -> list[_State]:
-    """Keep one file of a state that was saved twice: the one that is named by its epoch."""
-    kept: dict[object, _State] = {}
-    for state in sorted(states, key=lambda s: (s.named.epoch is None, s.bare, str(s.path))):
-        same = (state.facts.session, state.name, state.epoch, state.step)
-        told = state.facts.kind != DAMAGED and (state.step or state.facts.epoch is not None)
-        kept.setdefault(same if told else state.path, state)
-    return list(kept.values())
-
-
-def _trainings(states: Sequence[_State]) -> list[list[_State]]:
+def _trainings(states: Sequence[State]) -> list[list[State]]:
     """Split states of one name into trainings, by the starts of their trainer."""
     silent = [s for s in states if not s.facts.session and s.named.trainer not in OWN_FOLDERS]
     apart = {s.path for s in silent} if len({s.path.stem for s in silent}) < len(silent) else set()
-    starts: dict[object, list[_State]] = {}
+    starts: dict[object, list[State]] = {}
     for state in states:
         start = state.path.parent if state.path in apart else state.facts.session
         starts.setdefault(start, []).append(state)
     parts = [part for start in starts.values() for part in _restarts(start)]
-    found: list[list[_State]] = []
+    found: list[list[State]] = []
     for part in sorted(parts, key=_began):
         if found and _goes_on(found[-1], part):
             found[-1] += part
@@ -263,12 +244,12 @@ def _trainings(states: Sequence[_State]) -> list[list[_State]]:
     return found
 
 
-def _restarts(states: Sequence[_State]) -> list[list[_State]]:
+def _restarts(states: Sequence[State]) -> list[list[State]]:
     """Cut where the steps begin anew, among files whose names begin with their time."""
     if not all(state.named.trainer == ONETRAINER or state.bare for state in states):
         return [list(states)]
     dated = sorted(states, key=lambda s: (s.bare, s.path.name))
-    parts: list[list[_State]] = [[]]
+    parts: list[list[State]] = [[]]
     for state in dated:
         if parts[-1] and state.step and state.step <= parts[-1][-1].step:
             parts.append([])
@@ -276,7 +257,7 @@ def _restarts(states: Sequence[_State]) -> list[list[_State]]:
     return parts
 
 
-def _goes_on(before: Sequence[_State], after: Sequence[_State]) -> bool:
+def _goes_on(before: Sequence[State], after: Sequence[State]) -> bool:
     """Tell whether a later start of the trainer went on where an earlier one ended."""
     epochs = [[s.epoch for s in part if s.epoch is not None] for part in (before, after)]
     if all(epochs):
@@ -287,20 +268,13 @@ def _goes_on(before: Sequence[_State], after: Sequence[_State]) -> bool:
     return all(steps) and min(steps[1]) > max(steps[0])
 
 
-def _began(states: Sequence[_State]) -> float:
+def _began(states: Sequence[State]) -> float:
     """Give the time when a training began; where no file says, when the first was written."""
     told = [s.facts.started for s in states if s.facts.started]
-    return min(told) if told else min((_written(s.path) for s in states), default=0.0)
+    return min(told) if told else min((written(s.path) for s in states), default=0.0)
 
 
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _group(name: str, states: Sequence[_State]) -> TrainingGroup:
+def _group(name: str, states: Sequence[State]) -> TrainingGroup:
     by_start: dict[str, list[Facts]] = {}
     for state in sorted(states, key=lambda s: s.facts.started):
         by_start.setdefault(state.facts.session, []).append(state.facts)
@@ -310,12 +284,14 @@ def _group(name: str, states: Sequence[_State]) -> TrainingGroup:
         if facts[0].started
     ]
     first = states[0].facts
+    checkpoints, unplaced = _numbered(states)
     return TrainingGroup(
         name=name,
-        checkpoints=tuple(_numbered(states)),
+        checkpoints=tuple(checkpoints),
         rank=first.rank,
         base=first.base or first.version,
         trainer=trainer_of([s.named.trainer for s in states], first.keys),
         sessions=tuple(session for session in by_start if session),
         times=tuple(times),
+        unplaced=unplaced,
     )

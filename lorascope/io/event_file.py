@@ -21,6 +21,7 @@ from lorascope.io.record_file import HEAD, Span, find_records
 
 NAMED = "tfevents"  # what TensorBoard itself goes by
 WROTE_AT = re.compile(NAMED + r"\.(\d{1,12})\b")  # s, in the name
+NUMBER = re.compile(r"(?<=\.)\d{1,12}(?=\.|$)")
 FIRST_EVENT = 65_536  # bytes that are read for the time of a file's first event
 PLACES_NAMED = 100  # damaged places of one file that get a sentence of their own
 
@@ -42,9 +43,9 @@ class Events:
     series: Mapping[str, Series]  # by tag
     files: tuple[Path, ...]  # in the order of their writing
     damage: tuple[str, ...]  # a sentence for each damaged or cut place
-    # Of each folder, in the order of its first event: the first and last step of each tag. Trainers
-    # give each training a folder of its own, so this tells trainings apart that lie side by side.
-    spans: tuple[Mapping[str, tuple[int, int]], ...] = ()
+    # The series of each folder, in the order of its first event. Trainers give each training a
+    # folder of its own, so this tells trainings apart that lie side by side.
+    sessions: tuple[Mapping[str, Series], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,7 +96,7 @@ def read_events(path: Path) -> Events:
     -----
     A trainer that resumes often restarts its steps at 0, in a new folder named by the time (kohya
     without ``initial_step``). Merged, the steps that such a run repeats replace the first run's,
-    and the first run's later steps stay: one curve out of two trainings. ``spans`` tells.
+    and the first run's later steps stay: one curve out of two trainings. ``sessions`` tells.
     """
     path = Path(path)
     tags: Tags = {}
@@ -163,16 +164,26 @@ def _find(root: Path) -> tuple[dict[Path, tuple[Path, ...]], list[str]]:
     def unreadable(error: OSError) -> None:
         damage.append(f"Passed over: {_unreadable(Path(error.filename), error)}")
 
-    found: dict[Path, list[tuple[float, Path]]] = {}
+    found: dict[Path, list[tuple[float, tuple[int, ...], Path]]] = {}
     for folder, _, names in os.walk(root, onerror=unreadable):
         for path in (Path(folder, name) for name in names if NAMED in name):
             try:
                 if stat.S_ISREG(path.lstat().st_mode):  # no link, no pipe
-                    found.setdefault(path.parent, []).append((_written_at(path), path))
+                    key = (_written_at(path), _numbers_in(path.name), path)
+                    found.setdefault(path.parent, []).append(key)
             except OSError as error:
                 damage.append(f"Passed over: {_unreadable(path, error)}")
     ordered = sorted(sorted(files) for files in found.values())
-    return {files[0][1].parent: tuple(path for _, path in files) for files in ordered}, damage
+    return {files[0][-1].parent: tuple(file[-1] for file in files) for files in ordered}, damage
+
+
+def _numbers_in(name: str) -> tuple[int, ...]:
+    """Give the numbers of a name behind ``tfevents``: time, process and how many it opened before.
+
+    They order files whose first events have one time, as a coarse clock gives them: the tenth
+    comes after the ninth, though its name as text comes before.
+    """
+    return tuple(int(number) for number in NUMBER.findall(name.rpartition(NAMED)[2]))
 
 
 def _written_at(path: Path) -> float:
@@ -259,11 +270,12 @@ def _events(
             before += part.records
         kept.append(_not_taken_back(np.concatenate(points), restarts))
     told = [sentence for parts in runs for part in parts for sentence in part.damage]
+    sessions = tuple(_series(points, tags) for points in kept)
     return Events(
-        series=_series(np.concatenate(kept), tags),
+        series=sessions[0] if len(kept) == 1 else _series(np.concatenate(kept), tags),
         files=tuple(files),
         damage=(*damage, *told),
-        spans=tuple(_spans(points, tags) for points in kept),
+        sessions=sessions,
     )
 
 
@@ -277,18 +289,6 @@ def _not_taken_back(points: Points, restarts: list[tuple[int, int]]) -> Points:
     limit = lowest[np.minimum(following, len(lowest) - 1)]
     kept: Points = points[(following == len(lowest)) | (points["step"] < limit)]
     return kept
-
-
-def _spans(points: Points, tags: Tags) -> dict[str, tuple[int, int]]:
-    """Give the first and last step of each tag."""
-    points = points[np.lexsort([points["step"], points["tag"]])]
-    numbers, begins = np.unique(points["tag"], return_index=True)
-    ends = [*begins[1:], len(points)]
-    names = {number: name for name, number in tags.items()}
-    return {
-        names[number].decode(): (int(points["step"][begin]), int(points["step"][end - 1]))
-        for number, begin, end in zip(numbers.tolist(), begins, ends, strict=False)
-    }
 
 
 def _series(points: Points, tags: Tags) -> dict[str, Series]:

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.io.safetensors_file import Header, read_header
 
+PROMISED = "its header promises more bytes than there are"  # as `safetensors_file` says it
 LORA, DAMAGED, UNKNOWN = "LoRA", "damaged", "unknown"
 LORA_KEY = re.compile(
     r"(^|[._])(lora_(unet|te\d?|te_text_model)_|lycoris_)|lora_(down|up|A|B|linear_layer|magnitude)"
@@ -31,6 +33,7 @@ OTHERS = (  # the first that a key begins with or contains decides
     ("a text encoder", ("text_model.encoder.", "text_model.embeddings.")),
     ("a U-Net", ("down_blocks.", "conv_in.", "time_embedding.")),
 )
+MOST_EPOCHS, MOST_STEPS, MOST_RANK = 10**6, 10**9, 10**6  # beyond them a number is no count
 CROSS_KEY = re.compile(r"attn2[._](processor[._])?to_[kv]")
 RANK_KEY = re.compile(r"lora_down\.weight$|lora_A(\.\w+)?\.weight$|lora\.down\.weight$")
 
@@ -41,6 +44,7 @@ class Facts:
 
     kind: str  # LORA, DAMAGED, UNKNOWN, or what else it is: "a VAE"
     damage: str = ""  # one sentence
+    unfinished: bool = False  # its header promises more bytes than there are
     name: str = ""  # of the training, as its maker gave it
     session: str = ""  # one start of the trainer
     epoch: int | None = None
@@ -57,11 +61,13 @@ class Facts:
 def facts_of(path: Path) -> Facts:
     """Read what a file says of itself; a damaged file's facts say why it cannot be read."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError as error:
         why = f"{path} cannot be read: {error.strerror or error}."
         return Facts(kind=DAMAGED, damage=why)
-    return _facts(path, stat.st_size, stat.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        return Facts(kind=DAMAGED, damage=f"{path} is no regular file.")  # reading it could hang
+    return _facts(path, found.st_size, found.st_mtime_ns)
 
 
 def stated(metadata: Mapping[str, str], key: str) -> str:
@@ -76,6 +82,11 @@ def whole(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+def counted(number: object, most: int) -> int | None:
+    """Take a whole number that can be a count, from 1; None for one that cannot."""
+    return number if type(number) is int and 1 <= number <= most else None
 
 
 def moment(text: str) -> float:
@@ -113,17 +124,18 @@ def _facts(path: Path, _size: int, _mtime_ns: int) -> Facts:
     try:
         header = read_header(path)
     except (LorascopeError, OSError, RecursionError) as error:
-        return Facts(kind=DAMAGED, damage=str(error).splitlines()[0])
+        why = str(error).splitlines()[0]
+        return Facts(kind=DAMAGED, damage=why, unfinished=PROMISED in why)
     meta = header.metadata
     info = parsed(meta.get("training_info", ""))
-    info_step = info.get("step")
+    steps = (whole(stated(meta, "ss_steps")), info.get("step"))
     return Facts(
         kind=kind_of(header.entries),
         name=stated(meta, "ss_output_name"),
         session=stated(meta, "ss_session_id"),
-        epoch=whole(stated(meta, "ss_epoch")),
-        step=whole(stated(meta, "ss_steps")) or (info_step if type(info_step) is int else 0),
-        rank=whole(stated(meta, "ss_network_dim")) or _rank(header),
+        epoch=counted(whole(stated(meta, "ss_epoch")), MOST_EPOCHS),
+        step=next((step for step in steps if counted(step, MOST_STEPS)), None) or 0,
+        rank=counted(whole(stated(meta, "ss_network_dim")), MOST_RANK) or _rank(header),
         width=_width(header),
         base=stated(meta, "ss_sd_model_name"),
         version=stated(meta, "ss_base_model_version"),

@@ -22,8 +22,10 @@ class Hashes:
         Of the whole file.
     tensors : str
         sha256 of everything after the header: unchanged by new metadata.
-    legacy : str
-        Of 64 KiB at 1 MiB, the first 8 digits: what old versions of the web UI show.
+    legacy : str or None
+        Of 64 KiB at 1 MiB, the first 8 digits: what old versions of the web UI show. None for a
+        file that ends before: they show the hash of nothing then (e3b0c442), which all small files
+        share, so that it names none.
     model_hash_ok : bool or None
         Whether the hash that the trainer wrote (``sshs_model_hash``) is that of the tensors; None
         where it wrote none of that kind.
@@ -31,7 +33,7 @@ class Hashes:
 
     sha256: str
     tensors: str
-    legacy: str
+    legacy: str | None
     model_hash_ok: bool | None
 
     @property
@@ -73,7 +75,7 @@ def hashes(path: Path) -> Hashes:
     return Hashes(
         sha256=whole.hexdigest(),
         tensors=digest,
-        legacy=old.hexdigest()[:8],
+        legacy=old.hexdigest()[:8] if place > LEGACY_START else None,
         model_hash_ok=stated == digest if WHOLE.match(stated) else None,
     )
 

@@ -1,7 +1,7 @@
 """What a trainer wrote into a LoRA's metadata: in sentences, and compared with another file's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,6 +44,15 @@ __all__ = [
     "settings",
 ]
 
+WORDING = {  # of numbers that cannot be
+    "max_norm": "limit of the norms",
+    "unet_lr": "U-Net learning rate",
+    "text_lr": "text encoder's learning rate",
+    "warmup_steps": "steps of warm-up",
+    "batch_size": "batch size",
+    "gradient_accumulation": "accumulated batches",
+    "steps_per_epoch": "steps per epoch",
+}
 DEEPEST = 4  # levels of a structure that are compared
 MOST_LEAVES = 20_000  # of one file; differences beyond are not looked for
 
@@ -57,15 +66,23 @@ class Difference:
     other: str
 
 
-def describe(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+def describe(metadata: Mapping[str, str], *, rank: int | None = None) -> list[tuple[str, str]]:
     """Tell in sentences how a LoRA was trained.
+
+    Parameters
+    ----------
+    metadata : mapping of str to str
+        A file's own.
+    rank : int, optional
+        Of most of its tensors, where it is known: told in place of what the metadata states.
 
     Returns
     -------
     list of (heading, sentence)
         Only what the file says; a heading ``Caution`` for what it says against itself.
     """
-    one = settings(metadata)
+    stated = settings(metadata)
+    one = replace(stated, rank=rank) if rank else stated
     known = {entry.key: entry.value for entry in entries(metadata)}
     told = [
         ("Trainer", _about_trainer(one, known)),
@@ -78,7 +95,7 @@ def describe(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
         ("Base model", _about_base(one)),
     ]
     return [(heading, text) for heading, text in told if text] + [
-        ("Caution", text) for text in _cautions(one, known)
+        ("Caution", text) for text in _cautions(stated, known, rank)
     ]
 
 
@@ -212,7 +229,12 @@ def _about_base(one: Settings) -> str:
     return f"{', '.join(parts)}." if parts else ""
 
 
-def _cautions(one: Settings, known: Mapping[str, Value]) -> Iterator[str]:
+def _cautions(one: Settings, known: Mapping[str, Value], rank: int | None) -> Iterator[str]:
+    if one.impossible:
+        wrong = ", ".join(f"{WORDING.get(key, key)} {value:g}" for key, value in one.impossible)
+        yield f"The metadata states what cannot be, and what is not believed here: {wrong}."
+    if rank and one.rank and rank != one.rank:
+        yield f"The metadata states rank {one.rank}, but most of the tensors have rank {rank}."
     split = number_of(known.get("validation_split"))
     if one.trainer == KOHYA and split and known.get("validation_seed") is None:
         yield (

@@ -1,7 +1,7 @@
 """How a LoRA was trained, recovered from its metadata, whoever wrote it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorascope.io.metadata_entries import (
@@ -22,6 +22,20 @@ UNKNOWN = "unknown"
 KOHYA, ONETRAINER, AI_TOOLKIT = "kohya sd-scripts", "OneTrainer", "ai-toolkit"
 SIMPLETUNER, DIFFUSERS, LYCORIS = "SimpleTuner", "diffusers", "LyCORIS"
 CLONEOFSIMO, LORASCOPE = "cloneofsimo/lora", "lorascope"
+LEAST = {  # of what counts or sizes something; what is below cannot be
+    "rank": 1,
+    "max_norm": 0,
+    "unet_lr": 0,
+    "text_lr": 0,
+    "warmup_steps": 0,
+    "batch_size": 0,
+    "gradient_accumulation": 0,
+    "epochs": 0,
+    "steps": 0,
+    "steps_per_epoch": 0,
+    "epoch": 0,
+    "step": 0,
+}
 GUESSED_VERSIONS = ("sd_1.5", "sd_2.1", "sdxl_1.0")  # ai-toolkit's stand-ins
 
 
@@ -77,6 +91,7 @@ class Settings:
     trigger: str = ""
     folders: tuple[Folder, ...] = ()
     tags: tuple[tuple[str, int], ...] = ()  # the most frequent, all folders together
+    impossible: tuple[tuple[str, float], ...] = ()  # what the file states and cannot be
 
 
 def made_by(metadata: Mapping[str, str]) -> str:
@@ -122,7 +137,8 @@ def settings(metadata: Mapping[str, str]) -> Settings:
     Returns
     -------
     Settings
-        What the file does not say stays None or "".
+        What the file does not say stays None or "", and so does what cannot be: a rank below 1,
+        a negative number of steps.
     """
     known = {entry.key: entry.value for entry in entries(metadata)}
     trainer = made_by(metadata)
@@ -142,7 +158,7 @@ def settings(metadata: Mapping[str, str]) -> Settings:
     for counts in tags.values():
         for tag, count in counts.items():
             total[tag] = total.get(tag, 0) + count
-    return Settings(
+    stated = Settings(
         trainer=trainer,
         name=text_of(known.get("name") or known.get("title")),
         network_module=text_of(known.get("network_module")),
@@ -188,6 +204,15 @@ def settings(metadata: Mapping[str, str]) -> Settings:
         folders=tuple(_folders(known))[:MOST_FOLDERS],
         tags=tuple(sorted(total.items(), key=lambda one: (-one[1], one[0]))[:MOST_TAGS]),
     )
+    return _possible(stated)
+
+
+def _possible(stated: Settings) -> Settings:
+    """Take out what cannot be, and list it."""
+    numbers = {name: getattr(stated, name) for name in LEAST}
+    wrong = {k: v for k, v in numbers.items() if v is not None and v < LEAST[k]}
+    nothing: dict[str, Any] = dict.fromkeys(wrong)
+    return replace(stated, impossible=tuple(wrong.items()), **nothing)
 
 
 def _looks_like_ours(metadata: Mapping[str, str]) -> bool:

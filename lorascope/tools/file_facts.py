@@ -1,8 +1,11 @@
 """What a LoRA file says of itself, as rows: metadata, sentences, hashes, differences."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lorascope.io.lora_facts import RANK_KEY
+from lorascope.io.safetensors_file import read_header
 from lorascope.io.train_metadata import describe, differences, entries, hashes
 from lorascope.records import Row
 
@@ -17,7 +20,7 @@ def about_file(path: Path, metadata: Mapping[str, str]) -> dict[str, list[Row]]:
         ],
         "words": [
             {"file": path.name, "heading": heading, "sentence": sentence}
-            for heading, sentence in describe(metadata)
+            for heading, sentence in describe(metadata, rank=_rank(path))
         ],
         "hashes": [
             {
@@ -30,6 +33,13 @@ def about_file(path: Path, metadata: Mapping[str, str]) -> dict[str, list[Row]]:
             }
         ],
     }
+
+
+def _rank(path: Path) -> int | None:
+    """Give the rank that most tensors have, whatever the metadata says; None if not told."""
+    entries = read_header(path).entries.items()
+    found = Counter(one.shape[0] for name, one in entries if one.shape and RANK_KEY.search(name))
+    return found.most_common(1)[0][0] if found else None
 
 
 def differing_keys(kept: Sequence[tuple[Path, Mapping[str, str]]]) -> list[Row]:

@@ -145,7 +145,7 @@ def read_foreign_log(path: Path, checkpoints: Sequence[Checkpoint]) -> Log:
     events = read_events(path)
     settings = _settings(checkpoints)
     whole = _main_of(_curves(events.series.values()))
-    joined = join_sessions(events, whole and whole.tag, checkpoints, settings.epoch_steps)
+    joined = join_sessions(events, whole.tag if whole else None, checkpoints, settings.epoch_steps)
     found = _curves(joined.series)
     main = _main_of(found)
     if main and main.means.axis == "epoch":

@@ -16,6 +16,7 @@ from lorascope.io.event_file import Events, Series
 from lorascope.io.log_tags import meaning
 from lorascope.io.lora_facts import facts_of
 
+MOST_STEPS = 2**53  # of all trainings together; more is damage
 NAMED = 3  # trainings of one log whose steps are named
 
 Folder = Mapping[str, Series]  # by tag
@@ -83,7 +84,9 @@ def join_sessions(
     if len(sessions) < 2:
         return Joined(series=tuple(events.series.values()), checkpoints=tuple(checkpoints))
     of = _session_of(sessions, checkpoints)
-    chain = _chain(sessions, checkpoints, of)
+    joinable = meaning(sessions[0].main.tag).axis == "step"
+    joinable = joinable and sum(abs(one.last) for one in sessions) < MOST_STEPS
+    chain = _chain(sessions, checkpoints, of) if joinable else [len(sessions) - 1]
     told = _named(sessions)
     if len(chain) == 1:
         (latest,) = chain
@@ -102,11 +105,7 @@ def join_sessions(
     )
     shifts = " and ".join(str(offset) for offset in offsets[1:])
     left = len(sessions) - len(chain)
-    dropped = (
-        f"; {left} of which no file is left {'is' if left == 1 else 'are'} not shown"
-        if left
-        else ""
-    )
+    dropped = f"; {left} of them that it did not go on from left out" if left else ""
     return Joined(
         series=_joined_series([sessions[at] for at in chain], offsets),
         checkpoints=counted,
@@ -155,19 +154,26 @@ def _named(sessions: Sequence[_Session]) -> str:
 def _session_of(
     sessions: Sequence[_Session], checkpoints: Sequence[Checkpoint]
 ) -> list[int | None]:
-    """Find the session of each checkpoint by its times; -1 before all, None where nothing tells."""
+    """Find the session of each checkpoint by its times.
+
+    Of one from before all of them it is -1, from after them their number; None where nothing tells.
+    Where times do not tell as many starts apart as there are, their order does.
+    """
     facts = [facts_of(checkpoint.path) for checkpoint in checkpoints]
     begins, ends = np.array([one.times for one in sessions]).T
     found: list[int | None] = []
     for one in facts:
-        if one.started and one.started <= ends[-1]:
+        if one.started:  # before the first event, while models are loaded
             at = int(np.searchsorted(np.maximum.accumulate(ends), one.started))
-            found.append(-1 if one.finished and one.finished < begins[at] else at)
+            early = 0 < one.finished < begins[min(at, len(begins) - 1)]
+            found.append(-1 if early else at)
+        elif one.finished:
+            found.append(int(np.searchsorted(begins, one.finished, "right")) - 1)
         else:
-            late = one.finished and not one.started
-            found.append(int(np.searchsorted(begins, one.finished, "right")) - 1 if late else None)
+            found.append(None)
     starts = sorted({one.started for one in facts if one.started})
-    if not any(at is not None and at >= 0 for at in found) and len(starts) == len(sessions):
+    told = {at for at, one in zip(found, facts, strict=True) if one.started}
+    if len(told) < len(starts) == len(sessions):
         return [starts.index(one.started) if one.started else None for one in facts]
     return found
 
@@ -206,11 +212,12 @@ def _count_on(
     Their steps may be counted on already. They are not where they fall among those before.
     """
     offsets = [0]
+    untold = {c for c, at in zip(checkpoints, of, strict=True) if at is None}
     counted = {c: c for c, at in zip(checkpoints, of, strict=True) if at in (None, numbers[0])}
     for place, number in enumerate(numbers[1:], start=1):
         own = [c for c, at in zip(checkpoints, of, strict=True) if at == number]
         steps = [c.step for c in own if c.step]
-        before = max((c.step for c in counted.values()), default=0)
+        before = max((c.step for c in counted.values() if c not in untold), default=0)
         end = offsets[-1] + chain[place - 1].length
         anew = bool(steps) and min(steps) <= before
         if anew and epoch_steps and (begun := _stated_offset(own, epoch_steps, end)) is not None:

@@ -1,8 +1,16 @@
+import os
+
 import numpy as np
 import pytest
 
 from lorascope.errors import MissingInputError
-from lorascope.io.checkpoints import group_runs, list_checkpoints, usable_checkpoints
+from lorascope.io.checkpoints import (
+    group_runs,
+    list_checkpoints,
+    readable_checkpoints,
+    unplaced,
+    usable_checkpoints,
+)
 from lorascope.io.lora_file import LoraModule, write_lora
 from tests.foreign_folders import STARTED, kohya_metadata, kohya_tensors, peft_tensors, save
 
@@ -193,3 +201,98 @@ def test_files_without_metadata_in_two_folders_are_one_where_no_name_is_there_tw
         place = oak / f"checkpoint-{step}" / "pytorch_lora_weights.safetensors"
         save(place, peft_tensors(step), {})
     assert groups(oak) == {"oak": [1, 2]}
+
+
+def mixed(folder, *, times=()):
+    """Write epochs and steps without metadata, the times of writing in order of these stems."""
+    stems = [*(f"fern-{n:06}" for n in (1, 2, 3)), *(f"fern-step{n:08}" for n in (10, 30))]
+    for stem in stems:
+        save(folder / f"{stem}.safetensors", kohya_tensors(1), {})
+    for number, stem in enumerate(times or stems):
+        moment = 1e9 + number * 60 * bool(times)
+        os.utime(folder / f"{stem}.safetensors", (moment, moment))
+    return stems
+
+
+def test_epochs_and_steps_without_a_common_order_leave_the_epochs(tmp_path):
+    mixed(tmp_path)
+    assert [(name, epoch) for name, epoch, _ in keys(tmp_path)] == [
+        (f"fern-{n:06}.safetensors", n) for n in (1, 2, 3)]  # fmt: skip
+    _, told = usable_checkpoints(tmp_path)
+    assert told == (unplaced(tmp_path),)
+    assert told[0].startswith("fern-step00000010.safetensors and 1 more were left out")
+    assert group_runs(tmp_path.iterdir())[0].unplaced == unplaced(tmp_path)
+    assert readable_checkpoints(tmp_path)[1] == {}
+
+
+def test_times_of_writing_that_rise_with_both_numbers_tell_the_order(tmp_path):
+    order = ["fern-step00000010", "fern-000001", "fern-000002", "fern-step00000030", "fern-000003"]
+    mixed(tmp_path, times=order)
+    save(tmp_path / "fern.safetensors", kohya_tensors(1), {})
+    found = [(name.removesuffix(".safetensors"), epoch) for name, epoch, _ in keys(tmp_path)]
+    assert found == [(stem, n) for n, stem in enumerate([*order, "fern"], start=1)]
+    assert unplaced(tmp_path) == ""
+
+
+@pytest.mark.parametrize("swapped", [(0, 1), (3, 4)])
+def test_times_that_contradict_a_number_tell_nothing(tmp_path, swapped):
+    order = ["fern-000001", "fern-000002", "fern-000003", "fern-step00000010", "fern-step00000030"]
+    one, other = swapped
+    order[one], order[other] = order[other], order[one]
+    mixed(tmp_path, times=[*order[2:], *order[:2]] if one else order)
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3]
+
+
+def test_times_in_the_order_of_the_names_are_those_of_a_copy(tmp_path):
+    mixed(tmp_path, times=sorted(mixed(tmp_path)))
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3]
+
+
+def test_files_that_state_both_tell_how_the_others_lie(tmp_path):
+    save(tmp_path / "fern-step00000010.safetensors", kohya_tensors(1), {})
+    saved(tmp_path, "fern-000001", 1)
+    save(tmp_path / "fern-000002.safetensors", kohya_tensors(2), {})
+    saved(tmp_path, "fern-000003", 3)
+    save(tmp_path / "fern-step00000070.safetensors", kohya_tensors(3), {})
+    names = ["fern-step00000010", "fern-000001", "fern-000002", "fern-000003", "fern-step00000070"]
+    assert [name.removesuffix(".safetensors") for name, _, _ in keys(tmp_path)] == names
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3, 4, 5]
+    save(tmp_path / "fern-step00000050.safetensors", kohya_tensors(3), {})  # before epoch 2?
+    for path in tmp_path.iterdir():
+        os.utime(path, (1e9, 1e9))
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1, 2, 3]
+
+
+def test_a_torn_epoch_does_not_hide_what_was_saved_at_steps(tmp_path):
+    for step in (10, 20):
+        save(tmp_path / f"fern-step{step:08}.safetensors", kohya_tensors(1), {})
+    (tmp_path / "fern-000001.safetensors").write_bytes(b"torn")
+    assert len(usable_checkpoints(tmp_path)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"ss_steps": "-5"}, {"ss_steps": "0"}, {"ss_steps": 10**10}, {"ss_epoch": "9" * 23},
+     {"ss_epoch": "-1"}, {"ss_epoch": "9" * 5000}],
+)  # fmt: skip
+def test_numbers_that_no_training_reaches_count_as_absent(tmp_path, told):
+    saved(tmp_path, "fern-000007", 7, **told)
+    step = 0 if "ss_steps" in told else 140
+    assert keys(tmp_path) == [("fern-000007.safetensors", 7, step)]
+
+
+def test_a_step_save_of_the_first_epoch_has_a_key_in_its_order(tmp_path):
+    saved(tmp_path, "fern-step00000010", 0, ss_steps=10)
+    for epoch in (1, 2):
+        saved(tmp_path, f"fern-{epoch:06}", epoch)
+    assert [(epoch, step) for _, epoch, step in keys(tmp_path)] == [(1, 10), (2, 20), (3, 40)]
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    saved(tmp_path, "fern-000001", 1)
+    os.mkfifo(tmp_path / "fern-000002.safetensors")
+    assert [epoch for _, epoch, _ in keys(tmp_path)] == [1]
+    assert (
+        "no regular file"
+        in readable_checkpoints(tmp_path / "fern-000002.safetensors")[1].popitem()[1]
+    )

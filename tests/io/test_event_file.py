@@ -80,6 +80,10 @@ def test_a_resumed_writer_takes_back_what_was_logged_after_its_step(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         for step in range(20):
             writer.add_scalar("loss", 1.0, step)
+    # TensorBoard reads files in the order of their names, where 10.resumed comes before 9: two
+    # writers of one second would be read the wrong way round.
+    (first,) = tmp_path.iterdir()
+    first.rename(tmp_path / "events.out.tfevents.1")
     with SummaryWriter(str(tmp_path), purge_step=10, filename_suffix=".resumed") as writer:
         for step in range(10, 15):
             writer.add_scalar("loss", 2.0, step)
@@ -88,6 +92,19 @@ def test_a_resumed_writer_takes_back_what_was_logged_after_its_step(tmp_path):
     theirs.Reload()
     assert events.series["loss"].steps.tolist() == list(range(15))
     assert events.series["loss"].values.tolist() == [p.value for p in theirs.Scalars("loss")]
+
+
+@pytest.mark.parametrize("count", [9, 99])
+def test_writers_of_one_second_are_read_in_the_order_of_their_writing(tmp_path, count):
+    log = SessionLog(status=SessionLog.START)
+    restart = record(Event(wall_time=50.0, step=3, session_log=log).SerializeToString())
+    first = b"".join(scalar("loss", step, 1.0, at=50.0) for step in range(5))
+    names = [f"events.out.tfevents.1767225600.host.1.{number}" for number in (count, count + 1)]
+    written(tmp_path, first, names[0])
+    written(tmp_path, restart + scalar("loss", 3, 2.0, at=50.0), names[1] + ".resumed")
+    events = read_events(tmp_path)
+    assert [file.name for file in events.files] == [names[0], names[1] + ".resumed"]
+    assert events.series["loss"].values.tolist() == [1.0] * 3 + [2.0]
 
 
 def test_each_restart_takes_back_only_what_came_before_it(tmp_path):
@@ -158,7 +175,7 @@ def test_trainings_side_by_side_can_be_read_apart(tmp_path):
     assert values == [[1.0] * 3, [0.0] * 3]
 
 
-def test_the_steps_of_each_folder_are_told(tmp_path):
+def test_what_each_folder_holds_is_told_apart(tmp_path):
     first, second = (
         b"".join(scalar("loss", step, 1.0, at=at + step) for step in steps)
         for at, steps in ((100.0, range(3, 9)), (200.0, (2, 7, 5)))
@@ -167,10 +184,11 @@ def test_the_steps_of_each_folder_are_told(tmp_path):
     written(tmp_path / "a", second)
     written(tmp_path / "a", scalar("loss", 30, 1.0, at=300.0), NAME + ".resumed")
     written(tmp_path / "c", b"")
-    spans = read_events(tmp_path).spans
-    assert spans == ({"loss": (3, 8), "lr": (-4, -4)}, {"loss": (2, 30)}, {})
-    (span,) = read_events(tmp_path / "b").spans
-    assert span == spans[0]
+    sessions = read_events(tmp_path).sessions
+    steps = [{tag: one.steps.tolist() for tag, one in series.items()} for series in sessions]
+    assert steps == [{"loss": [*range(3, 9)], "lr": [-4]}, {"loss": [2, 5, 7, 30]}, {}]
+    (alone,) = read_events(tmp_path / "b").sessions
+    assert {tag: one.steps.tolist() for tag, one in alone.items()} == steps[0]
 
 
 def test_what_the_files_gave_is_left_as_it_was(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import struct
 import tracemalloc
 
 import numpy as np
@@ -386,3 +387,50 @@ def test_keys_from_outside_are_shortened_and_cleaned_too():
     keys = [key for entry in entries(metadata) for key in (entry.key, entry.theirs)]
     keys += [one.key for one in differences(metadata, {})]
     assert all(key.isprintable() and len(key) <= 160 for key in keys)
+
+
+# What cannot be
+
+
+IMPOSSIBLE = {"ss_network_dim": "-4", "ss_steps": "-300", "ss_epoch": "-1", "ss_unet_lr": "-5e-4"}
+
+
+def test_numbers_that_cannot_be_are_not_believed_and_said_to_be_so():
+    one = settings(KOHYA | IMPOSSIBLE)
+    assert (one.rank, one.step, one.epoch, one.unet_lr) == (None, None, None, None)
+    assert dict(one.impossible) == {"rank": -4, "step": -300, "epoch": -1, "unet_lr": -5e-4}
+    told = dict(describe(KOHYA | IMPOSSIBLE))
+    assert "rank" not in told["Network"]
+    assert "scale" not in told["Network"]
+    for words in ("rank -4", "step -300", "epoch -1", "U-Net learning rate -0.0005"):
+        assert words in told["Caution"]
+        assert not any(words in text for head, text in told.items() if head != "Caution")
+
+
+@pytest.mark.parametrize("rank", ["0", "-1"])
+def test_a_rank_below_one_cannot_be(rank):
+    assert settings(KOHYA | {"ss_network_dim": rank}).rank is None
+
+
+def test_what_is_possible_is_not_called_impossible():
+    assert settings(KOHYA | {"ss_epoch": "0", "ss_scale_weight_norms": "0"}).impossible == ()
+    assert "Caution" not in dict(describe(KOHYA, rank=32))
+
+
+def test_the_rank_of_the_tensors_is_told_in_place_of_the_stated_one():
+    told = dict(describe(KOHYA | {"ss_network_dim": "-4"}, rank=4))
+    assert "rank 4, alpha 16, scale 4" in told["Network"]
+    other = dict(describe(KOHYA, rank=8))
+    assert "rank 8, alpha 16, scale 2" in other["Network"]
+    assert "states rank 32, but most of the tensors have rank 8" in other["Caution"]
+
+
+@pytest.mark.parametrize(("size", "known"), [(0x100000 - 88, False), (0x100001 - 88, True)])
+def test_a_file_that_ends_before_the_old_hash_looks_has_none(tmp_path, size, known):
+    entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    header = json.dumps({"a": entry}).encode().ljust(80)
+    content = struct.pack("<Q", 80) + header + bytes(size)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    found = hashes(path).legacy
+    assert found == (hashlib.sha256(content[0x100000:]).hexdigest()[:8] if known else None)

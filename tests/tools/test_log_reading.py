@@ -11,6 +11,7 @@ from lorascope.io import event_file
 from lorascope.io.checkpoints import Checkpoint, list_checkpoints
 from lorascope.tools.log_reading import PARTS
 from lorascope.tools.logged import describe_logs
+from tests.event_records import scalar, written
 from tests.tools.conftest import TRAINED, checkpoints, losses, series
 
 DIP_IN_2 = [1, 0.2, 1, 1, 1, 1]
@@ -217,3 +218,129 @@ def test_settings_in_a_folder_of_their_own_are_no_training(tmp_path):
     write_log(tmp_path / "20260101", range(1, 101))
     write_log(tmp_path / "20260101" / "hparams", [0], tag="hparams")
     assert not over_again(describe_logs({"events": tmp_path}, []))
+
+
+# A resumed training that begins at step 0 again
+
+DIP_AT_60 = [*np.ones(40), *np.full(20, 0.1)]
+TWO_STARTS = {1: 900.0, 2: 1900.0}  # s; the logs begin 100 s later
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    """Give the log and the checkpoints of a training of 60 steps, and of 60 more."""
+
+    def make(
+        *,
+        counted=True,
+        stated=True,
+        epochs=(1, 2, 3, 4, 5, 6),
+        first=1,
+        tag="loss/current",
+        late=0.0,
+    ):
+        for session in (1, 2):
+            values = DIP_AT_60 if session == 2 else np.ones(60)
+            parts = [
+                scalar(tag, first + place, value, at=1000.0 * session + place)
+                for place, value in enumerate(values)
+            ]
+            written(tmp_path / "logs" / f"2026010{session}" / "network_train", b"".join(parts))
+        saved = []
+        for place, epoch in enumerate(epochs):
+            session, step = place // 3 + 1, 20 * (place % 3 + 1)
+            about = {"ss_num_batches_per_epoch": "20", "ss_epoch": str(epoch)}
+            if stated:
+                about["ss_training_started_at"] = str(TWO_STARTS[session] + late)
+                about["ss_training_finished_at"] = str(1000.0 * session + step + late)
+            shown = step + 60 * (session - 1) * counted
+            (tmp_path / str(place)).mkdir()
+            (one,) = checkpoints(tmp_path / str(place), about, steps=(shown,))
+            path = one.path.rename(tmp_path / f"fern-{place + 1:06}.safetensors")
+            saved.append(Checkpoint(path, epoch, shown))
+        return describe_logs({"events": tmp_path / "logs"}, sorted(saved, key=lambda c: c.epoch))
+
+    return make
+
+
+@from_0_and_1
+@pytest.mark.parametrize("counted", [True, False], ids=["counted on", "from 0 again"])
+def test_a_resumed_training_is_one_curve_whose_dips_meet_its_own_files(resumed, first, counted):
+    found = resumed(counted=counted, first=first)
+    assert ends(found) == [step + first - 1 for step in (20, 40, 60, 80, 100, 120)]
+    assert found.tables["log_tags"][0]["points"] == 120
+    dip = deepest(found)
+    assert dip["saved"] == "epoch 6, step 120: fern-000006.safetensors"
+    (told,) = over_again(found)
+    assert "resumed" in told
+    assert "counted on, by 60." in told
+
+
+def test_steps_of_files_beyond_each_log_tell_that_a_training_was_resumed(resumed):
+    assert deepest(resumed(stated=False))["saved"] == "epoch 6, step 120: fern-000006.safetensors"
+
+
+@pytest.mark.parametrize("late", [-9e4, 9e4])
+def test_where_another_clock_was_used_the_starts_are_told_apart_by_their_order(resumed, late):
+    found = resumed(counted=False, late=late)
+    assert deepest(found)["saved"] == "epoch 6, step 120: fern-000006.safetensors"
+
+
+def test_files_of_trainings_whose_logs_are_gone_meet_no_dip(resumed):
+    found = resumed(counted=False, epochs=(1, 2, 3), late=9e4)
+    assert deepest(found)["saved"] == ""
+
+
+def test_a_loss_of_epochs_alone_is_not_counted_on_in_steps(resumed):
+    found = resumed(tag="loss/epoch_average")
+    (told,) = over_again(found)
+    assert "the latest is shown alone" in told
+
+
+def test_vast_steps_are_not_added_up(tmp_path):
+    saved = []
+    for session in (1, 2):
+        at = 1000.0 * session
+        steps = [scalar("loss/current", step, 1.0, at=at) for step in (1, 2, 2**62)]
+        written(tmp_path / "logs" / str(session), b"".join(steps))
+        (tmp_path / str(session)).mkdir()
+        about = {"ss_training_started_at": str(TWO_STARTS[session])}
+        (one,) = checkpoints(tmp_path / str(session), about, steps=(2,))
+        saved.append(Checkpoint(one.path, session, 2))
+    (told,) = over_again(describe_logs({"events": tmp_path / "logs"}, saved))
+    assert "the latest is shown alone" in told
+
+
+def test_another_try_is_shown_alone_and_meets_no_file_of_the_one_before(resumed):
+    found = resumed(counted=False, epochs=(2, 4, 6, 1, 3, 5))
+    assert found.tables["log_tags"][0]["points"] == 60
+    assert deepest(found)["saved"] == "epoch 5, step 60: fern-000006.safetensors"
+    (told,) = over_again(found)
+    assert "the latest is shown alone" in told
+
+
+def test_a_try_that_saved_nothing_meets_no_file_of_the_one_before(resumed):
+    found = resumed(counted=False, epochs=(1, 2, 3))
+    assert deepest(found)["saved"] == ""
+    assert found.tables["log_tags"][0]["points"] == 60
+
+
+def test_a_training_that_went_on_from_a_state_before_the_end_of_its_log_does_those_steps_again(
+    tmp_path,
+):
+    for session, count in ((1, 50), (2, 40)):  # stopped at step 50, resumed from the state of 40
+        steps = b"".join(
+            scalar("loss/current", step, float(session), at=1000.0 * session + step)
+            for step in range(1, count + 1)
+        )
+        written(tmp_path / "logs" / str(session), steps)
+    saved = []
+    for epoch, session, step in ((1, 1, 20), (2, 1, 40), (3, 2, 20), (4, 2, 40)):
+        about = {"ss_num_batches_per_epoch": "20", "ss_epoch": str(epoch)}
+        about["ss_training_started_at"] = str(TWO_STARTS[session])
+        (tmp_path / str(epoch)).mkdir()
+        (one,) = checkpoints(tmp_path / str(epoch), about, steps=(step,))
+        saved.append(Checkpoint(one.path, epoch, step))
+    found = describe_logs({"events": tmp_path / "logs"}, saved)
+    assert [row["loss"] for row in found.tables["log_epochs"]] == [1.0, 1.0, 2.0, 2.0]
+    assert ends(found) == [20, 40, 60, 80]

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from lorascope.io.foreign import ai_toolkit, diffusers, kohya, onetrainer
+from lorascope.io.foreign import ai_toolkit, dataset_config, diffusers, kohya, onetrainer
 from lorascope.io.foreign.config_file import load
 from lorascope.io.foreign.settings import Settings
 
@@ -12,6 +12,7 @@ FORMATS = (
     (onetrainer.knows, onetrainer.read),
     (diffusers.knows, diffusers.read),
     (kohya.knows, kohya.read),
+    (dataset_config.knows, dataset_config.read),
 )
 
 

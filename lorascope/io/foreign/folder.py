@@ -14,7 +14,11 @@ from lorascope.io.images import ENDINGS as PICTURES
 DEEPEST = 6  # folders below the one that is named
 MOST = 200_000  # files; a folder with more is no training's
 TOOLS_FOLDERS = {"node_modules", "site-packages", "__pycache__", "venv", "cache"}
-PROMPT_FILES = {"prompt.txt", "sample_prompts.txt", "prompts.txt", "samples.json"}
+PROMPT_FILES = {
+    f"{name}{ending}"
+    for name in ("prompt", "prompts", "sample_prompts")
+    for ending in (".txt", ".toml", ".json")
+} | {"samples.json"}
 
 
 @dataclass(kw_only=True)
@@ -118,8 +122,12 @@ def _walk(folder: Path, depth: int, found: Survey) -> Iterator[Path]:
         try:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(path)
-            elif entry.name[0] != ".":
+            elif entry.name[0] == ".":
+                continue
+            elif entry.is_file() or (entry.is_symlink() and not path.exists()):
                 yield path
+            elif not entry.is_symlink():  # opening a pipe would wait for its other end
+                found.closed.append(f"{printable(path)} is no regular file and was passed over.")
         except OSError:  # it went away meanwhile
             continue
     for path in folders:

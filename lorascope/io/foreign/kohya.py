@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorascope.io.foreign import dataset_config
 from lorascope.io.foreign.layouts import KOHYA
 from lorascope.io.foreign.prompts import from_lines
 from lorascope.io.foreign.settings import Settings
@@ -47,13 +48,21 @@ def read(path: Path, raw: Mapping[str, Any]) -> Settings:
     text = str(raw.get("sample_prompts") or "")
     is_file = "\n" not in text and text.lower().endswith((".txt", ".toml", ".json"))
     flat = flattened(raw)
+    names = {k: v for k, v in NAMES.items() if v != "dataset" or not raw.get("dataset_config")}
+    config = next(iter(texts(raw.get("dataset_config"))), "")
+    images = dataset_config.named_by(path, config) if config else None
+    if images is None:  # with a dataset config, sd-scripts looks at no other folder
+        folders = () if config else texts(raw.get("train_data_dir"))
+        images = Settings(datasets=folders, dataset_config=config)
     return Settings(
         trainer=KOHYA,
         path=path,
         name=str(raw.get("output_name") or ""),
-        ours=translated(flat, NAMES),
+        ours={**translated(flat, names), **images.ours},
         others=remarks(flat, NAMES, drop=("sample_prompts",)),
-        datasets=texts(raw.get("train_data_dir")),
+        datasets=images.datasets,
+        subsets=images.subsets,
+        dataset_config=images.dataset_config,
         logs=texts(raw.get("logging_dir")),
         prompt_files=(text,) if is_file else (),
         prompts=() if is_file else from_lines(text.splitlines()),

@@ -46,6 +46,7 @@ ONETRAINER_PROMPT = re.compile(r"(?P<index>\d+) - (?P<prompt>.*?)(?P<raw> - no-e
 STATE_FOLDERS = re.compile(r".+-state|.+-backup-\d+-\d+-\d+|optimizer|backup|onetrainer_config")
 EVENT_FILE = re.compile(r".*tfevents\.(?P<start>\d{9,10})\b.*")
 CONFIG_TIME = re.compile(rf"(?:.*[^\d])?(\d{{8}}-\d{{6}}|{STAMP})")
+MOST_STEPS = 10**9
 LOG_FOLDERS = ("logs", "log", "tensorboard", ".tensorboard")
 DATASET_FOLDERS = ("img", "image", "images", "dataset", "datasets", "data", "train", "train_data")
 
@@ -87,7 +88,7 @@ def named_state(path: Path) -> NamedState:
     if stem in DIFFUSERS_FILES:
         folder = path.absolute().parent
         if found := DIFFUSERS_FOLDER.fullmatch(folder.name):
-            step = int(found["step"])
+            step = _step(found["step"])
             return NamedState(name=folder.parent.name, step=step, by_step=True, trainer=DIFFUSERS)
         return NamedState(name=folder.name, trainer=DIFFUSERS)
     if found := ONETRAINER_SAVE.fullmatch(stem):
@@ -95,17 +96,17 @@ def named_state(path: Path) -> NamedState:
         return NamedState(
             name=found["name"].rstrip("-_ "),
             epoch=int(found["epoch"]) + (not whole),
-            step=int(found["step"]),
+            step=_step(found["step"]),
             by_step=not whole,
             trainer=ONETRAINER,
         )
     if found := KOHYA_STEP.fullmatch(stem):
-        step = int(found["step"])
+        step = _step(found["step"])
         return NamedState(name=found["name"], step=step, by_step=True, trainer=KOHYA)
     if found := KOHYA_EPOCH.fullmatch(stem):
         return NamedState(name=found["name"], epoch=int(found["epoch"]), trainer=KOHYA)
     if found := AI_TOOLKIT_STEP.fullmatch(stem):
-        step = int(found["step"])
+        step = _step(found["step"])
         return NamedState(name=found["name"], step=step, by_step=True, trainer=AI_TOOLKIT)
     return NamedState(name=stem)
 
@@ -175,6 +176,11 @@ def printable(text: object) -> str:
     """Write a foreign name so that it can do nothing to a terminal."""
     plain = str(text).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
+def _step(text: str) -> int:
+    """Read a step; 0, not said, for more than any training has."""
+    return step if (step := int(text)) <= MOST_STEPS else 0
 
 
 def _number(text: str | None) -> int | None:

@@ -14,6 +14,17 @@ from lorascope.io.foreign.values import OUR_CHECKS, Value
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subset:
+    """One folder of training images, as a dataset config describes it."""
+
+    folder: str
+    repeats: int
+    class_tokens: str = ""  # "zyxfern plant"
+    caption_ending: str = ""  # ".caption"; "" where it does not say
+    resolution: tuple[int, int] | None = None  # width, height in px
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What is known of how one training was set up."""
 
@@ -23,6 +34,8 @@ class Settings:
     ours: Mapping[str, Value] = field(default_factory=dict)  # by the names of our own config
     others: Mapping[str, Value] = field(default_factory=dict)  # by the names they had
     datasets: tuple[str, ...] = ()  # folders of training images
+    subsets: tuple[Subset, ...] = ()  # of these folders, where a dataset config tells more
+    dataset_config: str = ""  # the file that tells it: as named, or in full where it is there
     logs: tuple[str, ...] = ()  # folders of event files
     prompt_files: tuple[str, ...] = ()
     prompts: tuple[SamplePrompt, ...] = ()
@@ -37,12 +50,15 @@ def merged(parts: Iterable[Settings]) -> Settings:
     for one in reversed(found):
         ours |= one.ours
         others |= one.others
+    images = next((one for one in found if one.datasets or one.dataset_config), Settings())
     return Settings(
         trainer=next((one.trainer for one in found if one.trainer), ""),
         name=next((one.name for one in found if one.name), ""),
         ours=ours,
         others=others,
-        datasets=next((one.datasets for one in found if one.datasets), ()),
+        datasets=images.datasets,
+        subsets=images.subsets,
+        dataset_config=images.dataset_config,
         logs=tuple(dict.fromkeys(log for one in found for log in one.logs)),
         prompt_files=tuple(dict.fromkeys(f for one in found for f in one.prompt_files)),
         prompts=next((one.prompts for one in found if one.prompts), ()),

@@ -14,6 +14,7 @@ from lorascope.io.foreign.layouts import named_sample, named_state, printable
         ("fern_v1.5-000010", "fern_v1.5", 10, 0),
         ("シダ 1-000002", "シダ 1", 2, 0),
         ("fern-step00000400", "fern", None, 400),
+        ("fern-step99999999999", "fern", None, 0),
         ("fern", "fern", None, 0),
         ("fern-2024", "fern-2024", None, 0),
         ("fern-20240501", "fern-20240501", None, 0),
