@@ -22,7 +22,7 @@ from lorascope.ingest.pieces import bring_peft_settings
 from lorascope.ingest.strangers import refuse_strangers
 from lorascope.ingest.trainings import metadata_of, stored_name
 from lorascope.io import train_settings
-from lorascope.io.checkpoints import Checkpoint, list_checkpoints
+from lorascope.io.checkpoints import Checkpoint, list_checkpoints, unplaced
 from lorascope.io.dataset_file import Dataset, Split
 from lorascope.io.foreign.folder import PROMPT_FILES, event_files, survey
 from lorascope.io.foreign.layouts import DIFFUSERS_FILES, named_sample, printable
@@ -230,6 +230,8 @@ def _sound(folder: Path, command: Command) -> list[Checkpoint]:
         )
     if pickled:
         command.say(f"Left out: {passed_over(pickled, command.run)}")
+    if told := unplaced(folder):
+        command.say(told)
     return found
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import BadInputError, LorascopeError, MissingInputError
-from lorascope.io.checkpoints import Checkpoint, group_runs, list_checkpoints, readable_checkpoints
+from lorascope.io.checkpoints import (
+    Checkpoint,
+    group_runs,
+    list_checkpoints,
+    readable_checkpoints,
+    unplaced,
+)
 from lorascope.io.train_metadata import settings
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool
@@ -73,7 +79,7 @@ def weights(inputs: Inputs, *, relative: bool = False) -> Measured:
     return Measured(
         numbers=_numbers(journey, against),
         tables=tables | {"broken": _torn_rows(broken)},
-        caveats=_caveats(journey, against),
+        caveats=(*_caveats(journey, against), *filter(None, [unplaced(inputs["lora"])])),
     )
 
 
@@ -119,9 +125,7 @@ def look_at_files(paths: Sequence[Path]) -> Measured:
             "not compare.",
         )
     elif len(kept) > 1:
-        caveats += (
-            "The files were followed in the order given, as saved states of one training.",
-        )
+        caveats += ("The files were followed in the order given, as saved states of one training.",)
     return Measured(
         numbers=_numbers(journey, None),
         tables=tables | {"broken": _torn_rows(broken)},
