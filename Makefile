@@ -28,6 +28,10 @@ check: $(VENV)/.ready-test
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.miniature.card
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.swapping
+	test -d $(OUT) || $(BIN)/lorascope demo --out $(OUT) --no-open
+	$(BIN)/python -m benchmarks.heldout $(OUT)
 
 # The CPU build of torch is enough; where only the CUDA build is on offer, that one is taken.
 $(VENV)/.ready: pyproject.toml constraints.txt
