@@ -13,17 +13,21 @@ import pytest
 from lorascope import demo
 from lorascope.io.checkpoints import list_checkpoints
 from lorascope.miniature.datasets import write_character
-from lorascope.run import Run
 from trainer.config import config_from, write_config
 
 pytestmark = pytest.mark.slow
 
+# Two programs that share few cores wait for each other's threads most of the time.
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = {"epochs": 40, "repeats": 4, "warmup_steps": 0, "held_out_tag": ""}
 
 
 def lorascope(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lorascope", *map(str, words)], capture_output=True, text=True
+        [sys.executable, "-m", "lorascope", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=ONE_THREAD,
     )
 
 
@@ -39,6 +43,7 @@ def training(tmp_path: Path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=ONE_THREAD,
     ) as process:
         yield tmp_path / "run"
         os.killpg(process.pid, signal.SIGKILL)
@@ -61,10 +66,6 @@ def test_a_run_in_training_is_measured_at_any_moment_and_only_what_is_new(traini
         assert done.returncode == 0, done.stderr
         rows = json.loads(done.stdout)["tables"]["epochs"]
         seen.append(len(rows) - 1)
-        assert lorascope("weights", training).returncode == 0
     assert seen[1] > seen[0] >= 1
-    known = [line for line in done.stderr.splitlines() if "known already" in line]
-    assert known, done.stderr
-    answer = lorascope("diagnose", training, "--preset", "quick", "--json")
-    assert answer.returncode in (0, 1, 3), answer.stderr
-    assert json.loads(answer.stdout)["run"] == Run(training).name
+    assert "known already" in done.stderr
+    assert lorascope("weights", training).returncode == 0
