@@ -95,9 +95,12 @@ class Tool:
     version: int = 1  # raised whenever the same question would give other numbers
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evidence:
-    """What one tool measured, once, and from what. No thresholds and no opinions."""
+    """What one tool measured, once, and from what. No thresholds and no opinions.
+
+    Two of them are never equal: what rules make of one can be remembered by it.
+    """
 
     tool: str
     version: int

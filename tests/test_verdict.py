@@ -88,7 +88,7 @@ def test_an_answer_about_some_epochs_does_not_replace_the_one_about_all(tiny_run
 
     tiny_run.measure(dataclasses.replace(GRID, measure=narrow), epochs="2")
     assert len(tiny_run.all("grid")) == 2
-    assert standing(tiny_run)["grid"] == before
+    assert standing(tiny_run)["grid"].id == before.id
 
 
 def test_the_text_names_epochs_with_their_shapes_and_the_pick_with_a_star(tiny_run):

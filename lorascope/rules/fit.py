@@ -6,6 +6,7 @@ underfit, from -1 to 1. The held-out loss is resampled over its images, and an e
 the side that most resamples fall on. The maps are published here, as constants.
 """
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,19 +92,22 @@ class Scorecard:
 
 def scorecard(seen: Seen) -> Scorecard | None:
     """Mark every epoch; None without the held-out loss, and so without any opinion on fit."""
-    if "loss" not in seen:
-        return None
-    rows = [row for row in seen["loss"].table("epochs") if row["epoch"]]
+    return _scorecard(seen["loss"], seen.get("grid")) if "loss" in seen else None
+
+
+@functools.lru_cache(maxsize=4)  # several rules and the verdict ask for the same one
+def _scorecard(loss: Evidence, drawings: Evidence | None) -> Scorecard | None:
+    rows = [row for row in loss.table("epochs") if row["epoch"]]
     if not rows:
         return None
-    held_out = held_out_values(seen["loss"])
-    drawn = _by_epoch(seen["grid"].table("epochs")) if "grid" in seen else {}
+    held_out = held_out_values(loss)
+    drawn = _by_epoch(drawings.table("epochs")) if drawings else {}
     grid = [drawn.get(int(row["epoch"] or 0), {}) for row in rows]
     marks = {
         "likeness": _marked([_number(row, "likeness") for row in grid], LIKENESS),
         "leak": _marked([_number(row, "unrelated_drift") for row in grid], LEAK),
         "capture": _marked([_number(row, "class_likeness") for row in grid], CAPTURE),
-        "copy": _marked(_copy_ratios(seen, grid), COPY),
+        "copy": _marked(_copy_ratios(drawings, grid), COPY),
     }
     sampled: dict[str, Array] = {}
     if held_out is not None:
@@ -329,9 +333,9 @@ def _marked(values: Sequence[float | None], between: tuple[float, float]) -> Arr
     return np.array([np.nan if v is None else ramp(v, *between) for v in values])
 
 
-def _copy_ratios(seen: Seen, rows: Sequence[Row]) -> list[float | None]:
+def _copy_ratios(drawings: Evidence | None, rows: Sequence[Row]) -> list[float | None]:
     """Nearness to single training images, beside that of held-out images: 1 is as usual."""
-    usual = seen["grid"].get("copy_ratio_held_out") if "grid" in seen else None
+    usual = drawings.get("copy_ratio_held_out") if drawings else None
     values = [_number(row, "copy_ratio") for row in rows]
     return [None if v is None or usual is None else v / usual.value for v in values]
 

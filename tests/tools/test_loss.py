@@ -264,6 +264,7 @@ def test_only_new_checkpoints_are_asked(inputs, bases, tmp_path, monkeypatch):
     assert (third.arrays["losses"][:3] == first.arrays["losses"]).all()
 
 
+@pytest.mark.slow
 def test_answers_of_another_base_model_or_torn_ones_are_not_believed(inputs, bases, tmp_path):
     inputs["losses"] = tmp_path / "losses"
     inputs["losses"].mkdir()
@@ -330,6 +331,7 @@ def test_below_four_held_out_images_no_epoch_is_named_best(inputs):
     assert said.endswith(f"The lowest epoch of each: {lowest}.")
 
 
+@pytest.mark.slow
 def test_what_decides_an_answer_decides_whether_a_kept_one_counts(inputs, bases, tmp_path):
     inputs["losses"] = tmp_path / "losses"
     inputs["losses"].mkdir()
