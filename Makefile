@@ -23,7 +23,8 @@ test: $(VENV)/.ready-test chromium
 check: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow and not browser and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile \
+	    -m "not slow and not browser and not gpu"
 
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.miniature.card
