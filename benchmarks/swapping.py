@@ -220,7 +220,7 @@ def _reload(pipeline: Any, file: Path) -> None:
 def _same_bits(one: Base, other: Base) -> bool:
     twins = module_names(other)
     return all(
-        torch.equal(layer.weight, twins[name].weight)  # type: ignore[arg-type]
+        torch.equal(layer.weight, twins[name].weight)  # type: ignore[arg-type]  # all have one
         for name, layer in module_names(one).items()
     )
 

@@ -140,7 +140,7 @@ def _other_scalars(
 
 def parse_event(data: Bytes, start: int, length: int) -> Any:
     """Read one payload with the protocol buffer library; `None` where it is no event."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships none
     from tensorboard.compat.proto.event_pb2 import Event
 
     try:

@@ -207,7 +207,7 @@ LOG_ONLY = Rule(
     judge=log_only,
     means="There is a training log and no held-out loss, so nothing tells which epoch is best.",
     evidence="The loss tool described a log and measured no held-out image.",
-    sure="Low, always: on 21 real runs the dips of a log chose no better than drawing an epoch.",
+    sure="Low, always: on four real runs the dips of a log chose no better than drawing an epoch.",
     do="Add a dataset with images that were never trained on, and the base model.",
 )
 RULES_OF_LOGS = (NAN, DIVERGE, SPIKE, VALIDATION, LOG_ONLY)

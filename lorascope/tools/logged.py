@@ -26,11 +26,12 @@ LOG_WEIGHT = 0.99  # of TensorBoard's smoothing
 CURVE_POINTS = 300  # rows that every other tag is thinned to
 DAMAGE_NAMED = 5  # damaged places that get a caveat of their own
 
+# The figures are of benchmarks/results/dips.json: four published runs, python -m benchmarks.dips.
 NO_BETTER = (
     "Dips of a training log choose an epoch no better than chance does: the loss of a step "
-    "depends far more on its random timestep than on the LoRA. On 21 real runs with a held-out "
-    "loss beside the log, an epoch drawn at random lost .32 of the range between the best and the "
-    "worst, dips of the smoothed log .28 to .31. They are listed and never rank."
+    "depends far more on its random timestep than on the LoRA. On four real runs with a held-out "
+    "loss beside the log, an epoch drawn at random lost 0.36 of the range between the best and "
+    "the worst, a dip of the smoothed log 0.40. They are listed and never rank."
 )
 
 

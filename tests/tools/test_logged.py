@@ -1,5 +1,8 @@
 """Logs of any trainer: described as they are, with their noise, their epochs and what was saved."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from lorascope.metrics import curves
 from lorascope.records import Measured
 from lorascope.tables import as_csv, column_types
 from lorascope.tools import log_reading, logged
-from lorascope.tools.logged import describe_logs
+from lorascope.tools.logged import NO_BETTER, describe_logs
 from tests.tools.conftest import (
     checkpoints,
     events_of,
@@ -301,3 +304,13 @@ def test_real_event_files_are_read(tmp_path, rng):
     assert len(found.tables["log_epochs"]) == 6
     assert found.tables["log_epochs"][0]["loss"] == pytest.approx(values[:50].mean(), rel=1e-5)
     assert "constant" in events_of(found, "schedule")[0]["text"]
+
+
+def test_the_figures_said_of_dips_are_the_measured_ones():
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "dips.json"
+    rows = json.loads(results.read_text())
+    mean = rows.pop("mean")
+    assert len(rows) == 4
+    assert f"at random lost {mean['random']:.2f} of" in NO_BETTER
+    assert f"smoothed log {mean['dips']:.2f}." in NO_BETTER
+    assert mean["dips"] > mean["random"]
