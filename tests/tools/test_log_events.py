@@ -150,7 +150,7 @@ def test_the_traps_of_a_kohya_validation_are_named(describe, tmp_path, rng):
         "ss_debiased_estimation",
     }
     leak = next(r for r in events_of(found, "trap") if r["tag"] == "ss_validation_split")
-    assert "3.45 of 4" in leak["text"]
+    assert "nine in ten validation images" in leak["text"]
 
 
 def test_a_seed_of_its_own_and_no_weighting_are_no_traps(describe, tmp_path, rng):
