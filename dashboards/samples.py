@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope import tables
-from lorascope.ingest.pictures import TABLE, TYPES
+from lorascope.io.sample_list import LIST, TYPES
 from lorascope.records import Evidence, Row, Scalar, Table
 from lorascope.run import Run
 
@@ -28,7 +28,7 @@ def read(run: Run) -> Samples:
     """Read which picture shows which epoch and prompt; what is damaged is counted and left out."""
     folder = run.place("drawn")
     try:
-        state = (folder / TABLE).stat()
+        state = (folder / LIST).stat()
     except OSError:
         return Samples()
     return _read(folder, run.path, state.st_mtime_ns)
@@ -55,7 +55,7 @@ def pictures(run: Run, grid: Evidence | None) -> tuple[Table, bool]:
 def _read(folder: Path, run: Path, _mtime_ns: int) -> Samples:
     """Read a table once for each state that it was seen in."""
     try:
-        lines = csv.reader(io.StringIO((folder / TABLE).read_text("utf-8", "replace"), newline=""))
+        lines = csv.reader(io.StringIO((folder / LIST).read_text("utf-8", "replace"), newline=""))
         header, *rest = [line for line in lines if line]
     except (OSError, ValueError, csv.Error):
         return Samples(unread=1)

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,11 @@ ROLES = {
     "drawn": "samples/trainer",  # drawn while training, with images.csv
     "origin": "train/origin.csv",  # which files were taken from where
     "losses": "losses",  # answers of single checkpoints, each named by its question
+    "features": "features",  # what networks saw in pictures, named by the pictures
 }
+PICTURES = "pictures"  # a role that is given: the list of pictures that a tool measures
+NOTHING: Mapping[str, Path] = MappingProxyType({})
+ROLE_NAMES = {*ROLES, "base", PICTURES}
 BUNDLE = "run.json"
 ADDED_AS = {"events": "logs", "log": "logs"}  # role -> what it is called on the command line
 ADDABLE = ("lora", "logs", "dataset", "samples", "base")
@@ -175,6 +180,8 @@ class Run:
 
     def has(self, role: str) -> bool:
         """Tell whether the run has what plays a role."""
+        if role == PICTURES:
+            return False  # they are given, never looked for
         return bool(self.base) if role == "base" else self.place(role).exists()
 
     def input(self, role: str) -> Path:
@@ -185,6 +192,10 @@ class Run:
         MissingInputError
             The run lacks it.
         """
+        if role == PICTURES:
+            raise MissingInputError(
+                f"{self.path} has no pictures to measure yet.\nFix: lorascope grid {self.shell}"
+            )
         path = self.place(role)
         if not self.has(role):
             where = f"looked for {path}" if role != "base" else "its base model is not known"
@@ -198,8 +209,18 @@ class Run:
             return f"Fix: lorascope add {added} {self.shell} PATH"
         return f"Fix: lorascope train CONFIG.toml --out {self.shell}"
 
-    def measure(self, tool: Tool, **params: Scalar) -> Evidence:
+    def measure(
+        self, tool: Tool, *, given: Mapping[str, Path] = NOTHING, **params: Scalar
+    ) -> Evidence:
         """Ask a tool its question; the same question is answered from disk.
+
+        Parameters
+        ----------
+        tool : Tool
+        given : mapping
+            Roles that the caller fills, such as the `pictures` that are to be measured.
+        **params
+            The tool's options.
 
         Raises
         ------
@@ -207,13 +228,16 @@ class Run:
             The run lacks what the tool reads.
         """
         params = defaults(tool) | params
-        paths = self._inputs(tool)
+        paths = self.inputs(tool, given) | dict(tool.files(params) if tool.files else {})
         inputs = {role: self._digest(role, path) for role, path in paths.items()}
         evidence_id = question_id(tool.name, tool.version, params, inputs)
-        if (stored := self._read(tool.name, evidence_id)) is not None:
+        for role in tool.writes:
+            paths[role] = self.place(role)
+        stored = self._read(tool.name, evidence_id)
+        if stored is not None and (tool.holds is None or tool.holds(paths, stored.measured)):
             return stored
         for role in tool.writes:
-            paths[role] = storage.make_folder(self.place(role))
+            storage.make_folder(paths[role])
         evidence = Evidence(
             tool=tool.name,
             version=tool.version,
@@ -224,12 +248,36 @@ class Run:
         self._write(evidence)
         return evidence
 
-    def current(self, tool: Tool) -> list[Evidence]:
+    def current(self, tool: Tool, *, given: Mapping[str, Path] = NOTHING) -> list[Evidence]:
         """List a tool's evidence on the inputs as they are now, oldest first."""
-        if not all(self.has(role) for role in tool.reads):
+        if not all(role in given or self.has(role) for role in tool.reads):
             return []
-        inputs = {role: self._digest(role, path) for role, path in self._inputs(tool).items()}
-        return [e for e in self.all(tool.name) if e.inputs == inputs and e.version == tool.version]
+        paths = self.inputs(tool, given)
+        now = {role: self._digest(role, path) for role, path in paths.items()}
+        return [
+            e
+            for e in self.all(tool.name)
+            if e.version == tool.version
+            and {role: digest for role, digest in e.inputs.items() if role in ROLE_NAMES} == now
+        ]
+
+    def chosen(self, tool: Tool, *, given: Mapping[str, Path] = NOTHING) -> Evidence | None:
+        """Choose the evidence of a tool that counts.
+
+        Only what was measured on the inputs as they are now; of several, the one that was asked
+        with the fewest options changed (an answer about three epochs does not replace the one
+        about all), and of those the newest.
+        """
+        usual = defaults(tool)
+
+        def changed(evidence: Evidence) -> int:
+            return sum(evidence.params.get(name) != value for name, value in usual.items())
+
+        return min(reversed(self.current(tool, given=given)), key=changed, default=None)
+
+    def pictures(self, grid: Evidence | None) -> Mapping[str, Path]:
+        """Give the pictures of a grid to the tools that measure pictures; none without a grid."""
+        return {} if grid is None else {PICTURES: self.evidence_file(grid, "cells.csv")}
 
     def latest(self, tool: str) -> Evidence | None:
         """Find the newest evidence of one tool."""
@@ -247,9 +295,15 @@ class Run:
         """Where a piece of evidence lies: its ``json``, ``TABLE.csv`` or ``npz``."""
         return self.path / "evidence" / evidence.tool / f"{evidence.id}.{ending}"
 
-    def _inputs(self, tool: Tool) -> dict[str, Path]:
-        """Find what a tool reads, and what it may read where it is there."""
-        paths = {role: self.input(role) for role in tool.reads}
+    def inputs(self, tool: Tool, given: Mapping[str, Path] = NOTHING) -> dict[str, Path]:
+        """Find what a tool reads, and what it may read where it is there.
+
+        Raises
+        ------
+        MissingInputError
+            The run lacks what the tool reads.
+        """
+        paths = {role: given[role] if role in given else self.input(role) for role in tool.reads}
         return paths | {role: self.place(role) for role in tool.may_read if self.has(role)}
 
     def _digest(self, role: str, path: Path) -> str:
@@ -324,6 +378,11 @@ def defaults(tool: Tool) -> dict[str, Scalar]:
     """List the options of a tool's function with their default values."""
     keywords = inspect.signature(tool.measure).parameters.values()
     return {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY}
+
+
+def run_of(evidence: Path) -> Path:
+    """Give the run that a file of evidence lies in."""
+    return evidence.parents[2]
 
 
 def digest(path: Path) -> str:

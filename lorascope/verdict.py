@@ -18,7 +18,7 @@ from lorascope.records import (
 )
 from lorascope.rules import RULES
 from lorascope.rules.fit import Scorecard, best_epoch, epoch_fits, scorecard
-from lorascope.run import Run, defaults
+from lorascope.run import PICTURES, Run
 from lorascope.tools import TOOLS
 
 NEEDED = ("loss", "grid", "tags", "vae", "weights")  # without one of these nothing passes
@@ -76,18 +76,15 @@ def judge(seen: Mapping[str, Evidence]) -> tuple[Finding, ...]:
 
 
 def standing(run: Run) -> Mapping[str, Evidence]:
-    """Choose, for every tool, the evidence that counts.
+    """Choose, for every tool, the evidence that counts (`Run.chosen`).
 
-    Only what was measured on the inputs as they are now; of several, the one that was asked with
-    the fewest options changed (an answer about three epochs does not replace the one about all),
-    and of those the newest.
+    Of the tools that measure pictures, only what they say of the grid that counts.
     """
     seen: dict[str, Evidence] = {}
     for tool in TOOLS:
-        usual = defaults(tool)
-        current = run.current(tool)
-        if current:
-            seen[tool.name] = min(reversed(current), key=lambda e: _changed(e, usual))
+        given = run.pictures(seen.get("grid")) if PICTURES in tool.reads else {}
+        if (found := run.chosen(tool, given=given)) is not None:
+            seen[tool.name] = found
     return seen
 
 
@@ -104,10 +101,6 @@ def _tier(seen: Mapping[str, Evidence], answered: set[str]) -> str:
     if "tags" in answered:
         return "C"
     return "B" if "loss" in seen else "A"
-
-
-def _changed(evidence: Evidence, usual: Mapping[str, object]) -> int:
-    return sum(evidence.params.get(name) != value for name, value in usual.items())
 
 
 def _outcome(findings: Sequence[Finding], gaps: Sequence[Gap]) -> Outcome:

@@ -16,12 +16,12 @@ from lorascope import tables
 from lorascope.cli import cli
 from lorascope.errors import BadInputError, LorascopeError, MissingInputError
 from lorascope.ingest import add_base, add_dataset, add_logs, add_lora, add_samples, ingest
-from lorascope.ingest.pictures import TYPES
 from lorascope.ingest.trainings import LISTED
 from lorascope.io import safetensors_file
 from lorascope.io.checkpoints import list_checkpoints
 from lorascope.io.dataset_file import read_dataset
 from lorascope.io.lora_file import read_lora, read_metadata
+from lorascope.io.sample_list import TYPES
 from lorascope.run import Run
 from tests import foreign_folders as foreign
 from trainer.config import read_config

@@ -14,14 +14,8 @@ from lorascope.io.checkpoints import Checkpoint
 from lorascope.io.foreign.layouts import ONETRAINER, NamedSample, named_sample, named_state
 from lorascope.io.foreign.prompts import SamplePrompt, read_sample_prompts
 from lorascope.io.lora_facts import facts_of
+from lorascope.io.sample_list import COLUMNS, LIST, read_sample_list
 from lorascope.records import Row
-
-COLUMNS = ("file", "epoch", "step", "index", "prompt", "negative", "seed", "width", "height",
-           "taken")  # fmt: skip
-TYPES = dict.fromkeys(COLUMNS, "str") | dict.fromkeys(
-    ("epoch", "step", "index", "seed", "width", "height"), "int"
-)
-TABLE = "images.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,23 +71,15 @@ def bring_samples(
     folder = carrier.run.place("drawn")
     placed = targets([s.path for s in samples], folder, _target_name)
     carrier.bring_all(placed, label="taking over samples")
-    rows = {str(row["file"]): row for row in read_rows(folder / TABLE)}
+    rows = {str(row["file"]): row for row in read_sample_list(folder)}
     for sample in samples:
         target = placed[sample.path]
         if target.exists():
             rows[target.name] = _row(target, sample.named, checkpoints, prompts)
     ordered = sorted(rows.values(), key=_order)
     if ordered:
-        storage.write_text(folder / TABLE, tables.as_csv(ordered))
+        storage.write_text(folder / LIST, tables.as_csv(ordered))
     return ordered
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read the table of samples; none where there is none, or it is damaged."""
-    try:
-        return tables.from_csv(path.read_text(encoding="utf-8"), TYPES)
-    except (OSError, ValueError, KeyError):
-        return []
 
 
 def _target_name(path: Path) -> str:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboards import app, components, origins, parts, samples, strip
 from lorascope.ingest import add_dataset, ingest
-from lorascope.ingest.pictures import COLUMNS
+from lorascope.io.sample_list import COLUMNS
 from lorascope.run import Run
 from tests import foreign_folders as foreign
 

@@ -1,0 +1,18 @@
+"""What is asked of a base model for one picture: plain data, without torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """Text, noise, and how the noise becomes a picture."""
+
+    prompt: str
+    seed: int
+    width: int  # px
+    height: int
+    negative: str = ""
+    steps: int = 20
+    guidance: float = 5.0  # 1 turns guidance off
+    sampler: str = "dpm++2m"
+    clip_skip: int = 1
