@@ -16,6 +16,7 @@ from lorascope import storage
 from lorascope.errors import BadInputError, MissingInputError, ShapeError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 64_000_000
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 REPLACE = "Fix: replace the file, or take it out of the folder."
@@ -150,10 +151,44 @@ def write_png(path: Path, array: NDArray[np.uint8], *, text: Mapping[str, str] =
         raise ShapeError(f"a picture is (H, W, 3) uint8, not {array.shape} {array.dtype}")
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
-        info.add_itxt(key, value)
+        info.add_text(key, value)  # tEXt where that can hold it: not every reader knows iTXt
     packed = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(packed, "PNG", pnginfo=info)
     storage.write_bytes(path, packed.getvalue())
+
+
+def whole_png_size(path: Path) -> tuple[int, int] | None:
+    """Say how large a PNG is, if every byte of it is as it was written; nothing is decoded.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    (width, height) in px, or None
+        None for a missing, cut or damaged file: the checksum of every chunk is compared.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if not content.startswith(PNG_START):
+        return None
+    place, size = len(PNG_START), None
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        end = place + 8 + length
+        kind, checksum = content[place + 4 : place + 8], content[end : end + 4]
+        if zlib.crc32(memoryview(content)[place + 4 : end]).to_bytes(4, "big") != checksum:
+            return None
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", content[place + 8 : place + 16])
+            size = width, height
+        if kind == b"IEND":
+            return size
+        place = end + 4
+    return None
 
 
 def resize_crop(array: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

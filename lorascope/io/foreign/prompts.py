@@ -1,6 +1,7 @@
 """The prompts that trainers draw their sample pictures from, as each of them stores them."""
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,8 @@ from lorascope.errors import BadInputError
 LIMIT = 4_000_000  # bytes; a larger file is no list of prompts
 OPTION = re.compile(r"\s--(?=\w+(?:\s|$))")
 SEEDS, NEGATIVES = ("seed", "random_seed"), ("negative_prompt", "negative", "neg")
+STEPS = ("sample_steps", "steps", "diffusion_steps", "num_inference_steps")
+GUIDANCES = ("scale", "cfg_scale", "guidance_scale")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +27,9 @@ class SamplePrompt:
     seed: int | None = None
     width: int | None = None
     height: int | None = None
+    steps: int | None = None  # sampling steps
+    guidance: float | None = None
+    enabled: bool = True  # OneTrainer keeps prompts that are switched off in their place
 
 
 def read_sample_prompts(path: Path) -> tuple[SamplePrompt, ...]:
@@ -56,18 +62,26 @@ def from_lines(lines: Iterable[str]) -> tuple[SamplePrompt, ...]:
 
 def from_line(line: str) -> SamplePrompt:
     """Read one prompt and its options; one that is not understood is passed over."""
-    prompt, *options = OPTION.split(line.strip())
-    values: dict[str, str] = {}
-    for option in options:
-        flag, _, value = option.partition(" ")
-        values[flag] = value.strip()
+    prompt, values = split_options(line)
     return SamplePrompt(
-        prompt=prompt.strip(),
+        prompt=prompt,
         negative=values.get("n", ""),
         seed=_whole(values.get("d", values.get("seed"))),
         width=_whole(values.get("w")),
         height=_whole(values.get("h")),
+        steps=_whole(values.get("s")),
+        guidance=_real(values.get("l")),
     )
+
+
+def split_options(line: str) -> tuple[str, dict[str, str]]:
+    """Split a line into its prompt and its options, by flag (small letters); all still text."""
+    prompt, *options = OPTION.split(line.strip())
+    values: dict[str, str] = {}
+    for option in options:
+        flag, _, value = option.partition(" ")
+        values[flag.lower()] = value.strip()
+    return prompt.strip(), values
 
 
 def from_toml(raw: Mapping[str, Any]) -> tuple[SamplePrompt, ...]:
@@ -102,6 +116,9 @@ def _from_row(row: Mapping[str, Any]) -> SamplePrompt:
         seed=None if row.get("random_seed") is True else seed,
         width=_whole(row.get("width")),
         height=_whole(row.get("height")),
+        steps=next((_whole(row[key]) for key in STEPS if key in row), None),
+        guidance=next((_real(row[key]) for key in GUIDANCES if key in row), None),
+        enabled=row.get("enabled") is not False,
     )
 
 
@@ -112,3 +129,13 @@ def _whole(value: object) -> int | None:
         return int(str(value).strip())
     except ValueError:
         return None
+
+
+def _real(value: object) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        found = float(str(value).strip())
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
