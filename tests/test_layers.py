@@ -10,7 +10,7 @@ LAYERS = [
     "dashboards lorascope.cli",
     "lorascope.demo",
     "trainer",
-    "lorascope.report lorascope.doctor",
+    "lorascope.report lorascope.doctor lorascope.viewer",
     "lorascope.verdict",
     "lorascope.rules lorascope.tools lorascope.ingest",
     "lorascope.miniature lorascope.run lorascope.models lorascope.io lorascope.metrics",
