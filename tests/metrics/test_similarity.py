@@ -5,7 +5,7 @@ import pytest
 
 from lorascope.errors import ShapeError
 from lorascope.metrics import similarity
-from lorascope.metrics.similarity import Copies, LikenessScale
+from lorascope.metrics.similarity import Copies
 
 
 def test_layout_of_a_plain_map_is_its_value_and_no_deviation():
@@ -62,53 +62,6 @@ def test_cosines_refuse_other_features_and_no_reference():
         similarity.nearest_cosine(np.ones((2, 3)), np.ones((0, 3)))
     with pytest.raises(ShapeError, match="two"):
         similarity.leave_one_out(np.ones((1, 3)))
-
-
-@pytest.fixture
-def worlds(rng):
-    """Base pictures around one place, training images around another."""
-    base, training = rng.normal(size=(8, 40)), rng.normal(size=(20, 40))
-    training[:, :10] += 6
-    return base, training, rng
-
-
-def test_the_likeness_scale_goes_from_the_base_model_to_the_training_images(worlds):
-    base, training, rng = worlds
-    scale = LikenessScale.between(base, training)
-    unseen = rng.normal(size=(50, 40))
-    unseen[:, :10] += 6
-    assert scale.likeness(base).mean() == pytest.approx(0)
-    assert scale.likeness(unseen).mean() == pytest.approx(1, abs=0.1)
-    assert 0.2 < scale.likeness((base + unseen[:8]) / 2).mean() < 1
-
-
-def test_a_copy_of_a_training_image_is_nearer_than_training_images_to_each_other(worlds):
-    base, training, _ = worlds
-    assert (LikenessScale.between(base, training).likeness(training) > 1).all()
-
-
-def test_likeness_does_not_depend_on_the_unit_of_a_feature(worlds):
-    base, training, rng = worlds
-    units = rng.uniform(0.1, 10, 40)
-    one = LikenessScale.between(base, training).likeness(training)
-    other = LikenessScale.between(base * units, training * units).likeness(training * units)
-    assert one == pytest.approx(other)
-
-
-def test_a_feature_that_never_varies_does_no_harm(worlds):
-    base, training, _ = worlds
-    base[:, 5], training[:, 5] = 2, 2
-    assert np.isfinite(LikenessScale.between(base, training).likeness(training)).all()
-
-
-def test_no_scale_is_laid_between_two_places_that_are_the_same(rng):
-    pictures = rng.normal(size=(30, 10))
-    assert LikenessScale.between(pictures, pictures).likeness(pictures) is None
-
-
-def test_one_training_image_alone_lays_no_scale(worlds):
-    base, training, _ = worlds
-    assert LikenessScale.between(base, training[:1]).likeness(base) is None
 
 
 def test_distances_are_root_mean_squares():
