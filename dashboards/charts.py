@@ -195,7 +195,7 @@ def lines(rows: Table, column: str, name: str, *, x: str = "epoch", height: int 
 
 def axis_y(column: str) -> alt.Y:
     """Give a y axis that takes the same room on every chart; its title stands above the chart."""
-    axis = alt.Axis(minExtent=GUTTER, maxExtent=GUTTER, format="~g", tickCount=5)
+    axis = alt.Axis(minExtent=GUTTER, maxExtent=GUTTER, format=".3~g", tickCount=5)
     return alt.Y(f"{column}:Q", title=None, axis=axis, scale=alt.Scale(zero=False, nice=True))
 
 

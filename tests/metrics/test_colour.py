@@ -4,9 +4,23 @@ import numpy as np
 import pytest
 
 from lorascope.errors import ShapeError
-from lorascope.metrics.colour import clipped_share, colourfulness, noise_sigma, saturation
+from lorascope.metrics.colour import (
+    clipped_colour_share,
+    clipped_share,
+    colourfulness,
+    noise_sigma,
+    saturation,
+    saturation_high,
+)
 
-MEASURES = (colourfulness, saturation, clipped_share, noise_sigma)
+MEASURES = (
+    colourfulness,
+    saturation,
+    saturation_high,
+    clipped_share,
+    clipped_colour_share,
+    noise_sigma,
+)
 
 
 def plain(red, green, blue, side=16):
@@ -38,6 +52,23 @@ def test_a_picture_half_white_is_half_clipped():
 def test_one_channel_at_its_end_is_enough_to_be_clipped():
     assert clipped_share(plain(128, 1, 128)) == 1
     assert clipped_share(plain(128, 3, 252)) == 0
+
+
+def test_the_vivid_part_of_a_picture_is_found_where_it_is_small():
+    picture = plain(100, 100, 100, side=20)
+    picture[:2] = (200, 0, 0)
+    assert saturation_high(picture) == 1
+    picture[:] = (100, 100, 100)
+    picture[0, 0] = (200, 0, 0)
+    assert saturation_high(picture) == 0
+
+
+def test_white_paper_black_ink_and_a_pink_wall_are_no_clipped_colours():
+    assert clipped_colour_share(plain(255, 190, 200)) == 0
+    assert clipped_colour_share(plain(255, 255, 250)) == 0
+    assert clipped_colour_share(plain(0, 0, 9)) == 0
+    assert clipped_colour_share(plain(255, 40, 40)) == 1
+    assert clipped_colour_share(plain(200, 40, 40)) == 0
 
 
 def test_noise_of_a_known_strength_is_found(rng):
