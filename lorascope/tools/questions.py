@@ -129,11 +129,13 @@ class Asker:
         """
         import torch
 
+        from lorascope.models.likelihood import predict_in_halves
+
         batch, mixed, device = self.batches[number], self.mixed(number), self.base.device
         with torch.no_grad():
             cond = self._encoded(batch, own_text=own_text).take(batch.which)
             at = mixed.timesteps.to(device)
-            predicted = _predict(self.base, mixed.noisy.to(device), at, cond)
+            predicted = predict_in_halves(self.base, mixed.noisy.to(device), at, cond)
             error = (predicted.double() - mixed.target.to(device).double()).square()
             found: Array = error.flatten(1).mean(dim=1).cpu().numpy()
         return found
@@ -289,23 +291,4 @@ def _noise(seed: int, item: Item, stratum: int, draw: int) -> NDArray[np.float32
     key = seed_from(seed, item.key, stratum, draw)
     return np.random.Generator(np.random.Philox(key=key)).standard_normal(
         tuple(item.latent.shape), dtype=np.float32
-    )
-
-
-def _predict(base: "Base", noisy: "Tensor", at: "Tensor", cond: "Conditioning") -> "Tensor":
-    """Run the UNet; where a graphics card has no room for the batch, in two halves."""
-    import torch
-
-    try:
-        return base.predict(noisy, at, cond)
-    except torch.OutOfMemoryError:
-        if len(noisy) == 1:
-            raise
-        torch.cuda.empty_cache()
-    half = len(noisy) // 2
-    return torch.cat(
-        [
-            _predict(base, noisy[:half], at[:half], cond[:half]),
-            _predict(base, noisy[half:], at[half:], cond[half:]),
-        ]
     )
