@@ -14,7 +14,7 @@ from lorascope.tools import TOOLS
 VIEWS = Path(__file__).parent / "views"
 ICON = components.STATIC / "icon.png"  # drawn by a page icon, it would be fetched from afar
 SECTIONS = {
-    "Decide": ("overview", "grid", "loss"),
+    "Decide": ("overview", "grid", "loss", "stress"),
     "Understand": ("heatmap", "tags"),
     "Data": ("vae",),
     "Model": ("weights",),
@@ -24,6 +24,7 @@ ICONS = {
     "overview": ":material/verified:",
     "grid": ":material/grid_view:",
     "loss": ":material/show_chart:",
+    "stress": ":material/speed:",
     "heatmap": ":material/blur_on:",
     "tags": ":material/sell:",
     "vae": ":material/compare:",

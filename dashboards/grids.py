@@ -1,32 +1,58 @@
 """What the grid page draws: one component for the grid's cells and for a trainer's samples."""
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
-from dashboards import cells, components, parts, samples, strip, thumbs
-from lorascope.records import Row, Table
+from dashboards import cells, components, layouts, measures, opened, parts, strip
+from lorascope.records import Evidence, Row
+from lorascope.tools.picture_sets import BASE
+from lorascope.viewer.axes import Kind
+from lorascope.viewer.overlays import Overlay
 
-FIRST = ("epoch", "step", "strength", "group", "seed", "own seed", "row", "column")  # of a picture
-LISTED = 12  # epochs that a sentence names
+ALL = "all"
+FEW = 8  # values that stand side by side; more are a list
+LEGEND = (
+    "Click a picture to open it. Arrows walk, space shows the base model's picture instead, "
+    "D shows the difference."
+)
 
 
-def draw(page: parts.Page, table: Table, strength: float, *, key: str) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pictures:
+    """The pictures of a page, with what was measured of them."""
+
+    key: str  # place of the answers in the session's memory
+    sheet: cells.Sheet
+    measured: Mapping[str, Evidence]
+
+
+def draw(page: parts.Page, pictures: Pictures) -> list[Row]:
     """Draw epochs down and prompts across; follow a click on an epoch, open a clicked picture.
 
     Parameters
     ----------
     page : Page
         Where the reader stands.
-    table : table
-        The cells.
-    strength : float
-        Which of them are shown.
-    key : str
-        The place of the answers in the session's memory.
+    pictures : Pictures
+        What is shown.
+
+    Returns
+    -------
+    list of Row
+        The rows that were chosen to be looked at, on this page of them or another.
     """
-    data = cells.layout(page.run.path, table, strength, chosen=page.epoch, fits=page.verdict.epochs)
+    sheet, key = pictures.sheet, pictures.key
+    over = measures.overlays(pictures.measured)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        rows = _choose_rows(sheet, key)
+        columns = _choose_columns(sheet, key)
+        shown = _choose_part(page, layouts.pages(rows, len(columns)), key)
+        overlay = _choose_overlay(over.numbers, key)
+    marks = layouts.Marks(chosen=page.epoch, fits=page.verdict.epochs, overlay=overlay)
+    data = layouts.layout(page.run.path, sheet, shown, columns, marks)
 
     def take() -> None:
         if chosen := st.session_state[key].chosen:
@@ -34,89 +60,97 @@ def draw(page: parts.Page, table: Table, strength: float, *, key: str) -> None:
 
     listeners = {"on_chosen_change": take, "on_opened_change": lambda: None}
     answer = components.draw("grid", data, key=key, **listeners)
-    opened = {str(row["file"]): row for row in table}.get(str(answer.opened))
-    if opened:
-        at = cells.by_place(table, strength)
-        base = at.get((0, cells.column_of(opened))) if opened["epoch"] else None
-        open_picture(page, opened, base)
+    if overlay:
+        st.caption(parts.plain(measures.meaning(overlay)))
+    if cell := sheet.known.get(answer.opened) if answer.opened is not None else None:
+        copies = pictures.measured.get("copies")
+        around = opened.Shown(sheet=sheet, rows=shown, columns=columns, over=over, copies=copies)
+        opened.draw(page, around, cell)
+    return rows
 
 
-@st.dialog("A picture", width="large")
-def open_picture(page: parts.Page, row: Row, base: Row | None) -> None:
-    """Show one picture large, beside what the base model draws there, with all that is known."""
-    left, right = st.columns(2)
-    with left:
-        picture(page, row, cells.name_of(int(cells.number(row, "epoch"))))
-    if base:
-        with right:
-            same = "The base model, same noise" if "strength" in row else "The base model"
-            picture(page, base, same)
-    known = {k: v for k, v in row.items() if v not in (None, "") and k != "prompt"}
-    with st.container() if base else right:
-        st.markdown(parts.plain(str(row["prompt"])))
-        parts.table(
-            [
-                {"what": k, "value": f"{v:.4g}" if isinstance(v, float) else str(v)}
-                for k, v in sorted(known.items(), key=lambda i: i[0] not in FIRST)
-            ]
+def draw_page_file(path: Path) -> None:
+    """Offer the grid as one HTML file to keep and send; nothing where there is none yet."""
+    if path.is_file():
+        st.download_button(
+            "Download as one HTML page",
+            data=path.read_bytes,  # read when it is asked for
+            file_name=path.name,
+            mime="text/html",
+            on_click="ignore",
+            icon=":material/download:",
+            help="The grid that was drawn last, in a file that needs nothing else: zoom, "
+            "difference and flicker against the base model, all measures.",
         )
 
 
-def picture(page: parts.Page, row: Row, caption: str) -> None:
-    """Draw one picture large; say so where it is gone, and what can be done about it."""
-    path = cells.file_of(page.run.path, row)
-    if "strength" in row or thumbs.url(path, size=thumbs.LARGE):
-        parts.picture(path, caption)
-    else:  # drawn by another program, so that no command of ours draws it again
-        st.caption(parts.plain(f"The picture {path.name} is missing or damaged."))
+def _choose_rows(sheet: cells.Sheet, key: str) -> list[Row]:
+    """Let the reader choose by what rows differ beside their epoch."""
+    rows = list(sheet.rows)
+    for kind in cells.variants(rows):
+        found = cells.values(rows, kind)
+        if len(found) > 1 and (value := _choose(kind, found, key)) != ALL:
+            rows = cells.keep(rows, kind, value)
+    return rows
 
 
-def draw_samples(page: parts.Page) -> None:
-    """Draw what the trainer drew, and say what is missing there; nothing where it drew nothing."""
-    found = samples.read(page.run)
-    if found.cells:
-        st.subheader(strip.BY_TRAINER)
-        strength = cells.usual(cells.strengths(found.cells))
-        draw(page, found.cells, strength, key="samples")
-        st.caption(
-            "Drawn with the trainer's own settings while it trained. Click a picture to open it; "
-            "arrows walk. Pictures of one column compare where their seed is the same."
+def _choose(kind: Kind, found: Sequence[Hashable], key: str) -> Hashable:
+    def said(value: Hashable) -> str:
+        label = kind.label(value) if value != ALL else ALL
+        return label.removeprefix(f"{kind.name.lower()} ")
+
+    options, first, place = [*found, ALL], cells.usual(found), f"{key}_{kind.key}"
+    if len(options) > FEW:
+        return st.selectbox(
+            kind.name, options, index=options.index(first), format_func=said, key=place, width=220
         )
-    for sentence in about(page, found):
-        st.caption(sentence)
-    origin = page.run.origin.get("folder", "")
-    if found.unread and origin:
-        parts.command(f"lorascope ingest {shlex.quote(origin)} --out {page.run.shell}")
+    chosen: Hashable = st.segmented_control(
+        kind.name, options, default=first, required=True, format_func=said, key=place
+    )
+    return chosen
 
 
-def about(page: parts.Page, found: samples.Samples) -> list[str]:
-    """Say in words how many samples there are, and what is not shown."""
-    said = [f"n = {counted(len(found.cells))}."] if found.cells else []
-    gone = sum(not cells.file_of(page.run.path, row).is_file() for row in found.cells)
-    if gone:
-        said.append(f"▲ {counted(gone)} of the list cannot be found.")
-    if found.between:
-        said.append(
-            f"{counted(found.between)} drawn between two saved epochs: left out, no checkpoint "
-            "belongs to them."
-        )
-    known = {c.epoch for group in strip.saved(page.run) for c in group}
-    loose = sorted({int(cells.number(row, "epoch")) for row in found.cells} - known - {0})
-    if loose:
-        named = ", ".join(map(str, loose[:LISTED])) + (" …" if len(loose) > LISTED else "")
-        said.append(f"Drawn and not saved, so not to be had: {named}.")
-    if found.unread:
-        lines = "1 line" if found.unread == 1 else f"{found.unread} lines"
-        said.append(f"▲ {lines} of the list of samples cannot be read and were left out.")
-    return said
+def _choose_columns(sheet: cells.Sheet, key: str) -> list[Row]:
+    """Let the reader choose prompts; all where none is chosen."""
+    texts = list(dict.fromkeys(str(column["shown"]) for column in sheet.columns))
+    if len(texts) == 1:
+        return list(sheet.columns)
+    chosen = st.multiselect("Prompts", texts, placeholder="All", key=f"{key}_prompts", width=320)
+    return [column for column in sheet.columns if not chosen or column["shown"] in chosen]
 
 
-def counted(count: int) -> str:
-    """Count pictures in words."""
-    return "1 picture" if count == 1 else f"{count} pictures"
+def _choose_part(page: parts.Page, split: Sequence[list[Row]], key: str) -> list[Row]:
+    """Let the reader turn pages where there are more rows than one bears."""
+    if len(split) == 1:
+        return split[0]
+    here = [i for i, part in enumerate(split) if any(r["epoch"] == page.epoch for r in part)]
+    number = st.selectbox(
+        f"Rows, part of {len(split)}",
+        range(len(split)),
+        index=next(iter(here), 0),
+        format_func=lambda number: _spans(split[number]),
+        key=f"{key}_part_{page.epoch}_{len(split)}",  # another epoch opens its own part
+        width=220,
+    )
+    return split[number]
 
 
-def measures(page: parts.Page, rows: Table, titles: Mapping[str, str], strength: float) -> None:
-    """Draw the figures of every epoch at one strength."""
-    fitting = [r for r in rows if not r["epoch"] or r.get("strength", strength) == strength]
-    parts.epoch_charts(page, fitting, titles)
+def _spans(rows: Sequence[Row]) -> str:
+    own = [row for row in rows if row["kind"] != BASE]
+    first, last = cells.name_of(own[0]), cells.name_of(own[-1])
+    return first if first == last else f"{first} to {last}"
+
+
+def _choose_overlay(found: Sequence[Overlay], key: str) -> Overlay | None:
+    """Let the reader choose a measure that is written on the pictures."""
+    if not found:
+        return None
+    named = {one.key: one for one in found}
+    chosen = st.selectbox(
+        "Show",
+        [None, *named],
+        format_func=lambda name: named[name].name if name else "pictures alone",
+        key=f"{key}_show",
+        width=220,
+    )
+    return named.get(chosen or "")

@@ -17,7 +17,14 @@ from lorascope.verdict import standing, verdict
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&=])")
 LINKS = re.compile(r"(?<=:)//|(?<=www)\.|@", re.IGNORECASE)  # what else becomes a link
 JOINER = "\u2060"  # takes no room
-WATCHED = ("run.json", "evidence/*/*.json", "lora/*", "train/*.*", "samples/trainer/images.csv")
+WATCHED = (
+    "run.json",
+    "evidence/*/*.json",
+    "lora/*",
+    "train/*.*",
+    "samples/*.html",
+    "samples/trainer/images.csv",
+)
 ORDINALS = ("best_epoch", "best_step", "first_in_set")  # which one, not how many
 
 

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboards import cells
 from lorascope import tables
+from lorascope.errors import LorascopeError
+from lorascope.io.dataset_file import read_dataset
 from lorascope.io.sample_list import LIST, TYPES
 from lorascope.records import Evidence, Row, Scalar, Table
 from lorascope.run import Run
+from lorascope.tools.picture_sets import Picture, read_pictures
 
 Place = tuple[Scalar, Scalar]  # index of the prompt and its text: one column
 
@@ -34,21 +38,46 @@ def read(run: Run) -> Samples:
     return _read(folder, run.path, state.st_mtime_ns)
 
 
-def pictures(run: Run, grid: Evidence | None) -> tuple[Table, bool]:
+def pictures(run: Run, grid: Evidence | None) -> tuple[cells.Sheet, bool]:
     """Choose the pictures that stand for the epochs.
 
     Returns
     -------
-    cells : table
-        The grid's where there are some, else the trainer's samples.
+    sheet : Sheet
+        Of the grid where there is one, else of the trainer's samples.
     by_trainer : bool
         Whether they are the trainer's.
     """
-    own = grid.table("cells") if grid else ()
-    if own:
-        return own, False
-    drawn = read(run).cells
-    return drawn, bool(drawn)
+    if grid and grid.table("cells"):
+        return cells.sheet_of(grid), False
+    drawn = sheet(run)
+    return drawn, bool(drawn.rows)
+
+
+def sheet(run: Run) -> cells.Sheet:
+    """Put the samples at their places, numbered as the tools that measure them number them."""
+    found = read(run).cells
+    listed = _listed(run) if found else ()
+    rows = {picture.epoch: picture.row for picture in listed}
+    numbers = {picture.file: picture.cell for picture in listed}
+    return cells.arrange(
+        [
+            {
+                **row,
+                "row": rows.get(_whole(row["epoch"]), len(rows) + _whole(row["epoch"])),
+                "cell": numbers.pop(str(row["file"]), len(listed) + place),
+            }
+            for place, row in enumerate(found)
+        ]
+    )
+
+
+def _listed(run: Run) -> Sequence[Picture]:
+    """List the samples as they are measured; none where they cannot be, and so were not."""
+    try:
+        return read_pictures(run.input("drawn"), read_dataset(run.input("dataset"))).pictures
+    except LorascopeError:
+        return ()
 
 
 @functools.lru_cache(maxsize=64)
@@ -123,3 +152,7 @@ def _order(row: Row) -> tuple[float, str, float, float, str, str]:
     numbers = [row[key] for key in ("index", "epoch", "step")]
     index, epoch, step = (n if isinstance(n, int) else float("inf") for n in numbers)
     return index, str(row["prompt"]), epoch, step, str(row["taken"]), str(row["file"])
+
+
+def _whole(value: Scalar) -> int:
+    return value if isinstance(value, int) else 0

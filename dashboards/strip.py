@@ -9,7 +9,7 @@ from dashboards import cells, components, samples, thumbs
 from dashboards.charts import SHAPES
 from lorascope.errors import LorascopeError
 from lorascope.io.checkpoints import Checkpoint, readable_checkpoints
-from lorascope.records import EpochFit, Evidence, Fit, Table, Verdict
+from lorascope.records import EpochFit, Evidence, Fit, Verdict
 from lorascope.run import Run
 
 KEY, PROMPT = "strip", "strip_prompt"
@@ -38,19 +38,19 @@ def draw(run: Run, verdict: Verdict, found: Callable[[str], Evidence | None]) ->
         None where no epoch is known.
     """
     grid, weights, loss = found("grid"), found("weights"), found("loss")
-    pictures, by_trainer = samples.pictures(run, grid)
+    sheet, by_trainer = samples.pictures(run, grid)
     sound, torn = saved(run)
     known = {e.epoch: e for e in verdict.epochs}
-    for row in (*(() if by_trainer else pictures), *(weights.table("epochs") if weights else ())):
+    for row in (*(() if by_trainer else sheet.rows), *(weights.table("epochs") if weights else ())):
         _know(known, int(cells.number(row, "epoch")), int(cells.number(row, "step")))
     for checkpoint in (*sound, *torn):
         _know(known, checkpoint.epoch, checkpoint.step)
     if not known:
         return None
     chosen = _chosen(run, verdict, sorted(known))
-    prompt = prompt_of(pictures)
+    prompt = prompt_of(sheet)
     dips = {int(cells.number(d, "epoch")) for d in loss.table("dips")} if loss else set()
-    files = {e: cells.file_of(run.path, c) for e, c in cells.of_strip(pictures, prompt).items()}
+    files = {e: cells.file_of(run.path, c) for e, c in cells.of_strip(sheet, prompt).items()}
     urls = thumbs.urls(files.values())
     broken = {c.epoch for c in torn}
     tiles = [
@@ -64,7 +64,7 @@ def draw(run: Run, verdict: Verdict, found: Callable[[str], Evidence | None]) ->
         for e in sorted(known)
     ]
     components.draw("strip", {"epochs": tiles, "chosen": chosen}, key=KEY, on_chosen_change=_take)
-    _draw_legend(pictures, by_trainer=by_trainer)
+    _draw_legend(sheet, by_trainer=by_trainer)
     return chosen
 
 
@@ -83,8 +83,8 @@ def _know(known: dict[int, EpochFit], epoch: int, step: int) -> None:
         known[epoch] = EpochFit(epoch=epoch, step=step, file="", fit=Fit.UNCERTAIN, probability=0.0)
 
 
-def _draw_legend(pictures: Table, *, by_trainer: bool) -> None:
-    prompts = list(dict.fromkeys(c.prompt for c in cells.columns(pictures)))
+def _draw_legend(sheet: cells.Sheet, *, by_trainer: bool) -> None:
+    prompts = cells.prompts(sheet)
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(prompts) > 1:
             st.selectbox("Prompt", prompts, key=PROMPT, label_visibility="collapsed", width=300)
@@ -146,8 +146,8 @@ def tile(
     }
 
 
-def prompt_of(pictures: Table) -> str:
+def prompt_of(sheet: cells.Sheet) -> str:
     """Give the prompt whose pictures the strip shows; "" where there are none."""
-    prompts = [c.prompt for c in cells.columns(pictures)]
+    prompts = cells.prompts(sheet)
     wanted = st.session_state.get(PROMPT)
     return wanted if wanted in prompts else next(iter(prompts), "")

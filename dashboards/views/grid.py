@@ -2,33 +2,27 @@
 
 import streamlit as st
 
-from dashboards import cells, grids, parts, samples
+from dashboards import cells, drawn, grids, measures, parts, samples
 
-MEASURES = {
-    "likeness": "Likeness: 0 base model, 1 training images",
-    "class_likeness": "Likeness without the trigger, beyond the base model's",
-    "diversity": "Diversity, beside the base model's",
-    "seed_diversity": "Diversity of one prompt's seeds, beside the base model's",
-    "drift": "Drift of pictures without the trigger, beside their usual spread",
-    "copy_ratio": "Distance to the nearest training image over the next; low is a copy",
-    "saturation": "Saturation, 0 to 1",
-}
 GRID, SAMPLES = "The grid", "Drawn by the trainer"
+PAGE = "grid.html"  # in the run's samples: the grid that was drawn last
 
 page = parts.open_page("Grid", "grid")
 top, below = st.container(), st.container()
 if parts.evidence(page.run, "grid") is None:
     with below:  # before the page is stopped for want of a grid
-        grids.draw_samples(page)
+        drawn.draw(page)
 with top:
     found = parts.evidence_or_stop(
         page,
         "grid",
         shows="One row an epoch, one column a prompt, all from the same noise; the base model on "
-        "top.",
+        "top, at the bottom the same prompts with the trigger left out. Likeness, adherence, "
+        "copies, artefacts and more on every picture.",
         why="What the eye sees first: when the subject appears, when prompts stop being obeyed, "
         "when pictures begin to look like the training images.",
-        costs="Every picture is drawn once; a second call draws only what is new.",
+        costs="Every picture is drawn once; a second call draws only what is new. Add --dry-run "
+        "to see first what would be drawn, and how many minutes it takes.",
     )
 seen = GRID
 if samples.read(page.run).cells:
@@ -36,21 +30,19 @@ if samples.read(page.run).cells:
         "Pictures", [GRID, SAMPLES], default=GRID, required=True, label_visibility="collapsed"
     )
 if seen == SAMPLES:
-    grids.draw_samples(page)
+    drawn.draw(page)
     st.stop()
-table = found.table("cells")
-drawn = cells.strengths(table)
-strength = cells.usual(drawn)
-if len(drawn) > 1:
-    strength = st.segmented_control(
-        "Strength", drawn, default=strength, required=True, format_func=lambda s: f"{s:g}"
-    )
-grids.draw(page, table, strength, key="grid")
-st.caption(
-    "Click a picture to open it. Arrows walk, space shows the base model's picture instead, "
-    f"D shows the difference. {len(table)} pictures at all strengths."
-)
-grids.measures(page, found.table("epochs"), MEASURES, strength)
-st.caption(f"n = {len(cells.columns(table))} pictures an epoch, at strength {strength:g}.")
+sheet = cells.sheet_of(found)
+measured = measures.measured(page.run, page.run.pictures(found))
+rows = grids.draw(page, grids.Pictures(key="grid", sheet=sheet, measured=measured))
+st.caption(f"{grids.LEGEND} {len(sheet.known)} pictures in all.")
+grids.draw_page_file(page.run.place("samples") / PAGE)
+usual = cells.at_usual(rows)
+measures.draw_charts(page, measured, usual)
+if measured:
+    st.caption(f"n = {len(sheet.columns)} pictures an epoch{measures.settings(usual)}.")
+measures.draw_trigger_off(measured, sheet.rows)
+measures.draw_missing(page.run, measured)
+measures.why(measured)
 parts.caveats(found)
 parts.why(found, "Pictures of one column share their noise, so what differs is the epoch alone.")

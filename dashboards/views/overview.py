@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboards import cells, grids, origins, parts, samples, strip
+from dashboards import cells, opened, origins, parts, samples, strip
 from dashboards.charts import SHAPES
 from lorascope.records import Finding, Outcome, Severity
 
@@ -53,11 +53,11 @@ with said:
     if not verdict.epochs:  # then it is the most that can be said
         origins.draw(page.run)
 with seen:
-    table, by_trainer = samples.pictures(page.run, grid)
-    here = cells.of_strip(table, strip.prompt_of(table)).get(page.epoch or 0)
+    sheet, by_trainer = samples.pictures(page.run, grid)
+    here = cells.of_strip(sheet, strip.prompt_of(sheet)).get(page.epoch or 0)
     if here:
         drawn = ", drawn by the trainer" if by_trainer else ""
-        grids.picture(page, here, f"Epoch {page.epoch}: {here['prompt']}{drawn}")
+        opened.picture(page, here, f"Epoch {page.epoch}: {here['prompt']}{drawn}")
 
 if verdict.findings:
     st.subheader("Findings")

@@ -1,5 +1,6 @@
 """The list of the pictures that another trainer drew: ``images.csv`` beside them."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,5 +19,5 @@ def read_sample_list(folder: Path) -> Sequence[Row]:
     """Read the list of a folder of samples; nothing where there is none, or it is damaged."""
     try:
         return tables.from_csv((folder / LIST).read_text(encoding="utf-8"), TYPES)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, csv.Error):
         return []

@@ -1,34 +1,23 @@
 """Synthetic runs: every tool's evidence, written through Run, with small pictures."""
 
+import functools
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from lorascope.records import Inputs, Measured, Measurement, Row
+from lorascope.io.dataset_file import Dataset, DatasetImage, write_dataset
+from lorascope.records import Evidence, Measured, Measurement, Row, Tool
 from lorascope.run import Run
 from lorascope.tools import TOOLS
+from tests.dashboards import pictures
+from tests.dashboards.pictures import EPOCHS, NASTY, picture
 
-EPOCHS = 12
-NASTY = "fern_x, <b>bold</b> [link](http://example.invalid) $x$ :smile: `code`"
-PROMPTS = (("fern_x", "trigger"), (NASTY, "caption"), ("fern_x, on a beach", "unseen"),
-           ("a wooden house", "unrelated"))  # fmt: skip
 RNG = np.random.default_rng(7)
-
-
-def picture(path: Path, epoch: int, hue: int, size: int = 96) -> None:
-    """Draw a disc that sharpens with the epochs."""
-    y, x = np.mgrid[0:size, 0:size] / size - 0.5
-    disc = 1 / (1 + np.exp((np.hypot(x, y) - 0.3) * (4 + 6 * epoch)))
-    colour = np.array([(40 + 60 * hue) % 256, 120, (220 - 40 * hue) % 256])
-    image = 235 - disc[..., None] * (235 - colour) * (0.3 + 0.7 * epoch / EPOCHS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.astype(np.uint8)).save(path)
 
 
 def n(name: str, value: float, unit: str = "1", count: int = 12) -> Measurement:
@@ -96,30 +85,6 @@ def loss(run: Path) -> Measured:
         },
         caveats=("Images of one set resemble each other: the band is too narrow.",),
     )  # fmt: skip
-
-
-def grid(run: Path) -> Measured:
-    cells: list[Row] = []
-    for e in range(EPOCHS + 1):
-        for strength in (1.0, 0.6) if e else (0.0,):
-            for p, (prompt, group) in enumerate(PROMPTS):
-                file = f"samples/cells/{e}-{p}-{strength}.png"
-                picture(run / file, e, p)
-                cells.append(
-                    {"epoch": e, "step": 80 * e, "strength": strength, "prompt": prompt,
-                     "group": group, "seed": 1, "file": file, "row": len(cells) // len(PROMPTS),
-                     "saturation": 0.3 + 0.02 * e, "likeness": e / EPOCHS,
-                     "nearest_train": "01.png"}
-                )  # fmt: skip
-    epochs: list[Row] = [
-        {"epoch": e, "strength": strength, "likeness": e / EPOCHS * strength,
-         "likeness_low": e / EPOCHS * strength - 0.1, "likeness_high": e / EPOCHS * strength + 0.1,
-         "diversity": 1 - 0.05 * e, "drift": 0.03 * e, "copy_ratio": 0.9 - 0.02 * e}
-        for e in range(EPOCHS + 1) for strength in ((1.0, 0.6) if e else (0.0,))
-    ]  # fmt: skip
-    return Measured(
-        numbers=(n("pictures", len(cells), "pictures"),), tables={"cells": cells, "epochs": epochs}
-    )
 
 
 def tags(run: Path) -> Measured:
@@ -215,7 +180,17 @@ def weights(run: Path) -> Measured:
     )  # fmt: skip
 
 
-ANSWERS = {f.__name__: f for f in (loss, grid, heatmap, tags, vae, weights)}
+ANSWERS = {f.__name__: f for f in (loss, heatmap, tags, vae, weights)}
+
+
+def answering(tool: Tool, answer: Measured) -> Tool:
+    """Give a tool that answers so, with the options of the real one."""
+
+    @functools.wraps(tool.measure)
+    def measure(*_inputs: object, **_options: object) -> Measured:
+        return answer
+
+    return replace(tool, writes=(), named=None, holds=None, measure=measure)
 
 
 def make_run(path: Path, tools: tuple[str, ...]) -> Path:
@@ -227,30 +202,74 @@ def make_run(path: Path, tools: tuple[str, ...]) -> Path:
         file = path / "lora" / f"fern-{epoch:06}.safetensors"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"stands for epoch {epoch}: pages never open it")
-    for name in ("dataset.json", "log.csv"):
-        (path / "train").mkdir(exist_ok=True)
-        (path / "train" / name).write_text("stands for the real one")
+    make_dataset(path)
+    (path / "train" / "log.csv").write_text("stands for the real one")
     for tool in TOOLS:
-        if tool.name in tools:
-            answer = ANSWERS[tool.name](path)
-
-            def measure(inputs: Inputs, answer: Measured = answer) -> Measured:
-                return answer
-
-            run.measure(replace(tool, writes=(), measure=measure))
+        if tool.name in ANSWERS:
+            run.measure(answering(tool, ANSWERS[tool.name](path)))
+        elif tool.name == "grid":
+            drawn = run.measure(answering(tool, pictures.grid(path)))
+            measure_pictures(run, drawn)
+    (path / "samples" / "grid.html").write_text("<title>stands for the page</title>")
     return path
+
+
+def make_dataset(path: Path) -> None:
+    """Write training images and their list into a run."""
+    images = []
+    for i in range(20):
+        picture(path / "images" / f"{i:02}.png", 12, i)
+        images.append(
+            DatasetImage(file=f"{i:02}.png", sha256=f"{i:064}", caption="fern_x", repeats=5,
+                         split="train" if i % 5 else "held-out", width=96, height=96)
+        )  # fmt: skip
+    dataset = Dataset(root=path / "images", trigger="fern_x", class_word="plant",
+                      resolution=(96, 96), images=tuple(images))  # fmt: skip
+    write_dataset(path / "train" / "dataset.json", dataset)
+
+
+def of_run(path: Path, table: list[Row]) -> Path:
+    """Write a run with a grid of these cells, without any picture on disk."""
+    run = Run.create(path, base="miniature", base_digest="0" * 64)
+    (path / "lora").mkdir()
+    (path / "lora" / "fern-000001.safetensors").write_text("stands for an epoch")
+    make_dataset(path)
+    run.measure(answering(pictures.tool("grid"), pictures.grid_of(table)))
+    return path
+
+
+def measure_pictures(
+    run: Run, drawn: Evidence, *, only: Sequence[str] = tuple(pictures.MEASURES)
+) -> None:
+    """Have the tools that measure pictures say something of a grid."""
+    rows, given = drawn.table("cells"), run.pictures(drawn)
+    for name in only:
+        answer = pictures.MEASURES[name](rows)
+        run.measure(answering(pictures.tool(name), answer), given=given)
 
 
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a run in which everything was measured."""
-    return make_run(tmp_path_factory.mktemp("runs") / "fern", tuple(ANSWERS))
+    return make_run(tmp_path_factory.mktemp("runs") / "fern", ("all",))
 
 
 @pytest.fixture(scope="session")
 def empty_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a run in which nothing was measured."""
     return make_run(tmp_path_factory.mktemp("runs") / "bare", ())
+
+
+@pytest.fixture(scope="session")
+def large_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a run with a grid of 5,000 pictures, all of them one file."""
+    table = pictures.large()
+    path = of_run(tmp_path_factory.mktemp("runs") / "large", table)
+    picture(path / "samples" / "one.png", 6, 2)
+    (path / "samples" / "cells").mkdir()
+    for row in table:
+        (path / str(row["file"])).hardlink_to(path / "samples" / "one.png")
+    return path
 
 
 @pytest.fixture

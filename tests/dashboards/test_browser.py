@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dashboards import launch as starting
+from dashboards import layouts
 from lorascope.tools import TOOLS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -28,18 +29,18 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium: apt install chromium"),
 ]
-NAMES = ["", *(tool.name for tool in TOOLS)]
+NAMES = ["", *(tool.name for tool in TOOLS if not tool.page)]
 
 
 @pytest.fixture(scope="module")
-def address(full_run, empty_run, tmp_path_factory) -> Iterator[str]:
+def address(full_run, empty_run, large_run, tmp_path_factory) -> Iterator[str]:
     cache = tmp_path_factory.mktemp("cache")
     code = (
         "import sys; from pathlib import Path; from dashboards.launch import launch\n"
         "sys.exit(launch([Path(a) for a in sys.argv[1:]], open_browser=False))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(full_run), str(empty_run)],
+        [sys.executable, "-c", code, str(full_run), str(empty_run), str(large_run)],
         cwd=Path(starting.__file__).parent.parent,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -114,7 +115,7 @@ def test_every_page_opens_without_an_error_and_asks_nobody_else(name, run, addre
 
 
 @pytest.mark.parametrize(
-    ("name", "charts"), [("loss", 2), ("grid", 4), ("tags", 1), ("weights", 6)]
+    ("name", "charts"), [("loss", 2), ("grid", 7), ("tags", 1), ("weights", 6)]
 )
 def test_the_charts_are_really_drawn(name, charts, address, tab):
     opened(tab, f"{address}/{name}?run=fern")
@@ -157,7 +158,57 @@ def test_a_click_on_a_picture_opens_it_large_with_what_is_known(address, tab):
     assert "Epoch 3" in text
     assert "<b>bold</b>" in text  # a caption is text, whatever it holds
     assert dialog.locator("a").count() == 0
-    assert dialog.locator("img").count() == 2
+    assert dialog.locator("img").count() == 3  # its own, the base model's, the nearest training one
+    assert "The nearest training image, 01.png" in text
+    assert "likeness 0.25" in text
+    assert tab.wrong == []
+
+
+def test_arrows_walk_from_an_opened_picture_to_the_next(address, tab):
+    opened(tab, f"{address}/grid?run=fern")
+    tab.locator(".cell[data-at='3,1']").click()
+    dialog = tab.get_by_role("dialog")
+    dialog.get_by_text("Epoch 3, strength 1").wait_for(timeout=WAIT_MS)
+    settled(tab)
+    tab.keyboard.press("ArrowDown")
+    dialog.get_by_text("Epoch 4, strength 1").wait_for(timeout=WAIT_MS)
+    settled(tab)
+    tab.keyboard.press("ArrowRight")
+    dialog.get_by_text("fern_x, on a beach").first.wait_for(timeout=WAIT_MS)
+    assert tab.wrong == []
+
+
+def test_a_measure_is_written_on_the_pictures_and_the_grid_stays_where_it_was(address, tab):
+    opened(tab, f"{address}/grid?run=fern")
+    assert tab.locator(".note").count() == 0
+    tab.locator(".grid").evaluate("grid => grid.scrollTo(0, 400)")
+    tab.get_by_role("combobox", name="Show").click()
+    tab.get_by_role("option", name="likeness", exact=True).click()
+    tab.wait_for_selector(".cell[data-at='12,0'] .note", timeout=WAIT_MS)
+    assert tab.locator(".cell[data-at='12,0'] .note").inner_text() == "1.00"
+    assert tab.locator(".grid").evaluate("grid => grid.scrollTop") == 400
+
+
+def test_pictures_without_the_trigger_stand_apart_at_the_bottom(address, tab):
+    opened(tab, f"{address}/grid?run=fern")
+    assert tab.locator(".between").count() == 1
+    last = tab.locator(".side").last
+    assert last.inner_text() == "epoch 12, trigger left out"
+    assert last.bounding_box()["y"] > tab.locator(".between").bounding_box()["y"]
+
+
+def test_the_grid_can_be_taken_away_as_one_file(address, tab, full_run):
+    opened(tab, f"{address}/grid?run=fern")
+    with tab.expect_download(timeout=WAIT_MS) as waiting:
+        tab.get_by_role("button", name="Download as one HTML page").click()
+    assert waiting.value.suggested_filename == "grid.html"
+    assert waiting.value.path().read_bytes() == (full_run / "samples" / "grid.html").read_bytes()
+
+
+def test_a_grid_of_five_thousand_pictures_shows_a_part_of_them(address, tab):
+    opened(tab, f"{address}/grid?run=large")
+    tab.wait_for_function(LOADED, timeout=WAIT_MS)
+    assert 0 < tab.locator(".cell img").count() <= layouts.MOST
     assert tab.wrong == []
 
 

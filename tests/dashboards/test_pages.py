@@ -11,7 +11,7 @@ from dashboards import app, parts, strip
 from lorascope.tools import TOOLS
 
 VIEWS = Path(app.__file__).parent / "views"
-NAMES = [tool.name for tool in TOOLS]
+NAMES = [tool.name for tool in TOOLS if not tool.page]
 
 
 def page(name: str, run: Path | None) -> AppTest:

@@ -26,7 +26,7 @@ class Drawn:
     """What the components were given, and what they answer."""
 
     data: dict[str, Mapping] = field(default_factory=dict)
-    opened: str | None = None
+    opened: int | None = None
 
     def draw(self, name: str, data: Mapping, *, key: str, **_listeners: Callable) -> object:
         self.data[key] = data
@@ -156,8 +156,9 @@ def test_of_two_pictures_of_one_place_the_later_is_shown(run, seen):
     again = {"epoch": "1", "step": "20", "index": "0", "taken": "2030-01-01T00:00:00"}
     rewrite(run, lambda rows: [rows[-2] | again, *rows[:-2]])
     page("grid", run)
-    shown = seen.data["samples"]["rows"][0]["cells"][0]["file"]
-    assert shown == "samples/trainer/fern_e000004_00_20240501120004_7.png"
+    shown = seen.data["samples"]["rows"][0]["cells"][0]["cell"]
+    file = samples.sheet(Run(run)).known[shown]["file"]
+    assert file == "samples/trainer/fern_e000004_00_20240501120004_7.png"
 
 
 def test_cells_that_are_missing_stay_empty_and_samples_between_saves_are_counted(run, seen):
@@ -226,7 +227,7 @@ def test_broken_and_missing_samples_are_said_not_raised(name, run, seen):
         file.unlink()
         if place % 2:
             file.write_bytes(b"not a picture")
-    seen.opened = samples.read(Run(run)).cells[0]["file"]
+    seen.opened = next(iter(samples.sheet(Run(run)).known))
     said = texts(page(name, run))
     assert [t["url"] for t in seen.tiles] == [""] * 4
     assert "png is missing or damaged." in said
@@ -237,7 +238,7 @@ def test_prompts_and_names_from_outside_stay_text(run, seen):
     file = "a_<b>_$x$_`c`.png"
     (run / "samples" / "trainer" / file).write_bytes(b"not a picture")
     rewrite(run, set_all(prompt=NASTY, negative=NASTY, file=file))
-    seen.opened = f"samples/trainer/{file}"
+    seen.opened = next(iter(samples.sheet(Run(run)).known))
     drawn = page("grid", run)
     raw = [str(m.value) for m in (*drawn.markdown, *drawn.caption)]
     assert parts.plain(NASTY) in raw
