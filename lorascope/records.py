@@ -93,7 +93,7 @@ class Tool:
     may_read: tuple[str, ...] = ()  # taken into account where the run has it
     writes: tuple[str, ...] = ()  # folders of the run that it fills
     page: str = ""  # of the dashboard, where it has another name than the tool
-    files: Callable[[Mapping[str, Scalar]], Mapping[str, Path]] | None = None  # named by options
+    named: Callable[[Mapping[str, Scalar]], Mapping[str, str]] | None = None  # by options: digests
     holds: Callable[[Inputs, Measured], bool] | None = None  # is what it wrote still there?
     version: int = 1  # raised whenever the same question would give other numbers
 

@@ -40,6 +40,15 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "broken": ("file", "why"),
     },
 }  # fmt: skip
+# What a grid's measures say in one column each: tool -> columns of its table `epochs`.
+MEASURED: Mapping[str, tuple[str, ...]] = {
+    "likeness": ("likeness",),
+    "adherence": ("adherence",),
+    "diversity": ("diversity",),
+    "drift": ("drift", "class_likeness"),
+    "copies": ("copy_ratio", "patch_share"),
+    "artefacts": ("artefact_z",),
+}
 SHAPES = {Fit.UNDERFIT: "▽", Fit.GOOD: "●", Fit.OVERFIT: "△", Fit.UNCERTAIN: "?"}
 MARKS = {Severity.ERROR: "✗", Severity.WARNING: "▲", Severity.INFO: "·"}
 ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -90,6 +99,22 @@ def evidence_as_text(evidence: Evidence) -> str:
     for name, columns in SHOWN.get(evidence.tool, {}).items():
         lines += table_as_lines(name, evidence.table(name), columns)
     lines += [f"  {line}" for caveat in evidence.measured.caveats for line in _wrapped(caveat)]
+    return "\n".join(lines)
+
+
+def measures_as_text(measured: Mapping[str, Evidence]) -> str:
+    """Write what was measured of pictures for a terminal: a line per row, a column per measure."""
+    rows: dict[Scalar, dict[str, Scalar]] = {}
+    for tool, columns in MEASURED.items():
+        for row in measured[tool].table("epochs") if tool in measured else ():
+            about = {name: row[name] for name in ("epoch", "strength", "kind")}
+            wanted = {name: row[name] for name in columns if name in row}
+            rows.setdefault(row["row"], dict(about)).update(wanted)
+    columns = ("epoch", "strength", "kind", *(name for names in MEASURED.values() for name in names))
+    lines = table_as_lines("measured, row by row", list(rows.values()), columns)
+    for tool, evidence in measured.items():
+        for caveat in evidence.measured.caveats:
+            lines += _wrapped(f"{tool}: {caveat}", "  ")
     return "\n".join(lines)
 
 

@@ -228,8 +228,9 @@ class Run:
             The run lacks what the tool reads.
         """
         params = defaults(tool) | params
-        paths = self.inputs(tool, given) | dict(tool.files(params) if tool.files else {})
+        paths = self.inputs(tool, given)
         inputs = {role: self._digest(role, path) for role, path in paths.items()}
+        inputs |= tool.named(params) if tool.named else {}
         evidence_id = question_id(tool.name, tool.version, params, inputs)
         for role in tool.writes:
             paths[role] = self.place(role)

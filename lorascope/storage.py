@@ -4,11 +4,14 @@ import contextlib
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from lorascope.errors import StorageError
 
+PARTIAL = ".partial-"  # how a file begins that is not whole yet
+ABANDONED_S = 3600.0
 WHY = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -50,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial: Path | None = None
     try:
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
         partial = Path(name)
         partial.chmod(0o644)
@@ -64,6 +67,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, *, older_s: float = ABANDONED_S) -> int:
+    """Delete what killed processes were writing: temporary files that nobody has touched lately.
+
+    Returns
+    -------
+    int
+        How many were deleted.
+    """
+    count = 0
+    for partial in folder.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):  # another process may sweep, too
+            if time.time() - partial.stat().st_mtime > older_s:
+                partial.unlink()
+                count += 1
+    return count
 
 
 def make_folder(path: Path) -> Path:

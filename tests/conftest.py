@@ -14,8 +14,8 @@ from lorascope.io.dataset_file import Dataset, DatasetImage, write_dataset
 from lorascope.io.images import write_png
 from lorascope.io.lora_file import LoraModule, write_lora
 from lorascope.records import Measured, Measurement, Row, Tool
-from lorascope.run import Run
-from lorascope.tools import GRID, LOSS, TAGS, VAE, WEIGHTS
+from lorascope.run import NOTHING, Run
+from lorascope.tools import COPIES, DRIFT, GRID, LIKENESS, LOSS, TAGS, VAE, WEIGHTS
 
 TRIGGER = "zyxfern"
 EPOCHS = 8
@@ -84,14 +84,14 @@ def write_checkpoint(
     return path
 
 
-def store(run: Run, tool: Tool, measured: Measured) -> None:
+def store(run: Run, tool: Tool, measured: Measured, *, given: Mapping[str, Path] = NOTHING) -> None:
     """Store evidence as if the tool had measured it on the run as it is."""
 
     @functools.wraps(tool.measure)
     def answer(*_args: object, **_options: object) -> Measured:
         return measured
 
-    run.measure(dataclasses.replace(tool, measure=answer))
+    run.measure(dataclasses.replace(tool, measure=answer, holds=None), given=given)
 
 
 def held_out_curve(
@@ -127,14 +127,39 @@ def held_out_curve(
     store(run, LOSS, Measured(numbers=numbers, tables=tables))
 
 
-def drawn_grid(run: Run, likeness: list[float], capture: list[float]) -> None:
-    """Store what a grid measured of every epoch."""
-    rows: list[Row] = [
-        {"epoch": e, "strength": 1.0, "likeness": one, "class_likeness": other, "copy_ratio": 1.0}
-        for e, (one, other) in enumerate(zip(likeness, capture, strict=True), 1)
+def drawn_grid(
+    run: Run,
+    likeness: list[float],
+    capture: list[float],
+    *,
+    copies: Mapping[str, list[Row]] = MappingProxyType({}),
+) -> None:
+    """Store a grid, and what was measured of every epoch's pictures."""
+    epochs: list[Row] = [
+        {"row": e, "kind": "lora", "epoch": e, "step": 10 * e, "strength": 1.0}
+        for e in range(1, len(likeness) + 1)
     ]
+    cells: list[Row] = [{"cell": i, **row} for i, row in enumerate(epochs)]
+    store(run, GRID, Measured(numbers=(), tables={"cells": cells}))
     usual = Measurement(name="copy_ratio_held_out", value=1.0, unit="1", n=HELD_OUT)
-    store(run, GRID, Measured(numbers=(usual,), tables={"epochs": rows}))
+    measured_grid(run, LIKENESS, {"likeness": likeness}, epochs)
+    several: list[float] = [8] * len(epochs)
+    measured_grid(run, DRIFT, {"class_likeness": capture, "counted": several}, epochs)
+    measured_grid(run, COPIES, {"copy_ratio": [1.0] * len(epochs)}, epochs, usual, **copies)
+
+
+def measured_grid(
+    run: Run,
+    tool: Tool,
+    values: Mapping[str, list[float]],
+    epochs: list[Row],
+    *numbers: Measurement,
+    **tables: list[Row],
+) -> None:
+    """Store what a tool measured of the grid that counts, a value per epoch."""
+    rows = [row | {k: v[i] for k, v in values.items()} for i, row in enumerate(epochs)]
+    measured = Measured(numbers=numbers, tables={"epochs": rows, **tables})
+    store(run, tool, measured, given=run.pictures(run.chosen(GRID)))
 
 
 def sound_vae(run: Run, *, ssim: float = 0.9, edges: float = 0.95) -> None:
@@ -153,7 +178,7 @@ def sound_vae(run: Run, *, ssim: float = 0.9, edges: float = 0.95) -> None:
 
 
 U_CURVE = [-0.1, -0.3, -0.48, -0.5, -0.49, -0.3, 0.2, 1.0]
-LIKENESS = [0.1, 0.4, 0.7, 0.9, 0.95, 0.97, 1.0, 1.0]
+ALIKE = [0.1, 0.4, 0.7, 0.9, 0.95, 0.97, 1.0, 1.0]
 CAPTURE = [0.0, 0.02, 0.05, 0.08, 0.1, 0.2, 0.6, 0.8]
 
 
@@ -162,5 +187,5 @@ def measure_all(run: Run) -> None:
     run.measure(WEIGHTS)
     run.measure(TAGS)
     held_out_curve(run, U_CURVE)
-    drawn_grid(run, LIKENESS, CAPTURE)
+    drawn_grid(run, ALIKE, CAPTURE)
     sound_vae(run)

@@ -47,7 +47,7 @@ def test_every_option_of_a_tool_says_what_it_means(tool):
 def test_every_tool_declares_what_it_reads_and_has_a_page(tool):
     assert tool.reads
     assert tool.asks.endswith("?")
-    assert (VIEWS / f"{tool.name}.py").is_file()
+    assert (VIEWS / f"{tool.page or tool.name}.py").is_file()
 
 
 def test_the_command_line_lists_exactly_the_tools():

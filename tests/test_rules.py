@@ -11,17 +11,19 @@ from lorascope import verdict as verdict_module
 from lorascope.records import Measured, Measurement, Outcome
 from lorascope.rules import RULES
 from lorascope.rules.fit import best_epoch, scorecard
-from lorascope.tools import LOSS, TAGS, WEIGHTS
+from lorascope.run import NOTHING
+from lorascope.tools import ARTEFACTS, LOSS, STRESS, TAGS, WEIGHTS
 from lorascope.verdict import standing, verdict
 from tests.conftest import (
+    ALIKE,
     CAPTURE,
     EPOCHS,
     HELD_OUT,
-    LIKENESS,
     U_CURVE,
     drawn_grid,
     held_out_curve,
     measure_all,
+    measured_grid,
     sound_vae,
     store,
     write_checkpoint,
@@ -79,7 +81,7 @@ def plant_stopped_early(run, _rng):
 
 
 def plant_too_much(run, _rng):
-    healthy(run, likeness=LIKENESS, curve=U_CURVE, capture=CAPTURE)
+    healthy(run, likeness=ALIKE, curve=U_CURVE, capture=[min(c, 0.3) for c in CAPTURE])
 
 
 def plant_no_turn(run, _rng):
@@ -95,7 +97,7 @@ def plant_few_images(run, _rng):
     """Three held-out images, and captions that are known by heart from the third epoch on."""
     run.measure(WEIGHTS)
     run.measure(TAGS)
-    drawn_grid(run, LIKENESS, CALM)
+    drawn_grid(run, ALIKE, CALM)
     sound_vae(run)
     memory = [{"epoch": e, "caption_gap": g, "caption_gap_low": g - 0.01} for e, g in GAPS]
     usual = {"step": 10, "file": "fern.safetensors", "train": -0.2}
@@ -139,14 +141,60 @@ def plant_event(kind, tag="loss/current"):
 def plant_log_alone(run, _rng):
     run.measure(WEIGHTS)
     run.measure(TAGS)
-    drawn_grid(run, LIKENESS, CALM)
+    drawn_grid(run, ALIKE, CALM)
     sound_vae(run)
     steps = Measurement(name="log_steps", value=9, unit="steps", n=9)
     store(run, LOSS, Measured(numbers=(steps,)))
 
 
 GAPS = [(1, 0.01), (2, 0.03), (3, 0.09), (4, 0.2)]
+
+
+def plant_capture(run, _rng):
+    healthy(run, capture=[0.0] * (EPOCHS - 1) + [0.4])
+
+
+def plant_overstrong(run, _rng):
+    healthy(run)
+    row = {"epoch": 5, "step": 50, "form": "sampled", "items": 6, "highest": 2.0}
+    row |= {"saturation": 1.1, "saturation_high": 1.15, "headroom": 0.1}
+    row |= {"best": 0.6, "best_high": 0.7, "lost": 0.5, "lost_low": 0.4}
+    store(run, STRESS, Measured(numbers=(), tables={"strengths": [row]}))
+
+
+def plant_saturated(run, _rng):
+    healthy(run)
+    row = {"row": 5, "kind": "lora", "epoch": 5, "strength": 1.0, "counted": 9}
+    measured_grid(run, ARTEFACTS, {"spoilt": [1.0], "artefact_median": [6.0]}, [row])
+
+
+def plant_in_pictures(fault):
+    """Half of the last epoch's pictures hold what is in training images."""
+
+    def do(run, _rng):
+        usual = {"patch_share": 0.3, "source_share": 0.2, "second_share": 0.05}
+        about = {"kind": "lora", "strength": 1.0, "asks": True, "source": "a.png"}
+        cells = [
+            {"cell": i, "row": e, "epoch": e, **about, "source_names": "a.png | b.png"}
+            | {"file": f"samples/{i}.png"}
+            | (fault if e == EPOCHS and i % 2 else usual)
+            for e in (EPOCHS - 1, EPOCHS)
+            for i in range(12)
+        ]
+        held_out = [{"image": f"{i}.png", **usual} for i in range(HELD_OUT)]
+        healthy(run, copies={"cells": cells, "held_out": held_out})
+
+    return do
+
+
 FAULTS = {
+    "FIT-CLASS-CAPTURE": plant_capture,
+    "WGT-OVERSTRONG": plant_overstrong,
+    "IMG-SATURATED": plant_saturated,
+    "IMG-COPY": plant_in_pictures({"patch_share": 0.8, "source_share": 0.78, "second_share": 0.0}),
+    "IMG-COLLAGE": plant_in_pictures(
+        {"patch_share": 0.8, "source_share": 0.44, "second_share": 0.36}
+    ),
     "LOG-NAN": plant_event("nan"),
     "LOG-SPIKE": plant_event("spike"),
     "LOG-DIVERGE": plant_event("diverging"),
@@ -170,12 +218,21 @@ FAULTS = {
 
 
 def healthy(
-    run, *, likeness=LIKENESS, curve=HEALTHY, capture=CALM, gap=None, ssim=0.9, edges=0.95, **more
+    run,
+    *,
+    likeness=ALIKE,
+    curve=HEALTHY,
+    capture=CALM,
+    gap=None,
+    ssim=0.9,
+    edges=0.95,
+    copies=NOTHING,
+    **more,
 ):
     run.measure(WEIGHTS)
     run.measure(TAGS)
     held_out_curve(run, curve, gap=gap, more=more)
-    drawn_grid(run, likeness, capture)
+    drawn_grid(run, likeness, capture, copies=copies)
     sound_vae(run, ssim=ssim, edges=edges)
 
 
@@ -267,7 +324,7 @@ def test_what_is_learnt_by_heart_is_overfit_even_while_the_held_out_loss_rests(t
     gap = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 0.9]
     tiny_run.measure(WEIGHTS)
     held_out_curve(tiny_run, HEALTHY, gap=gap)
-    drawn_grid(tiny_run, LIKENESS, [0.0, 0.1, 0.2, 0.2, 0.3, 0.5, 0.7, 0.8])
+    drawn_grid(tiny_run, ALIKE, [0.0, 0.1, 0.2, 0.2, 0.3, 0.5, 0.7, 0.8])
     fits = [e.fit for e in verdict(tiny_run).epochs]
     assert fits[-1] == "overfit"
     assert "overfit" not in fits[:5]

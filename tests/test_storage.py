@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,14 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
         storage.write_text(tmp_path / "a" / "b.txt", "new")
+
+
+def test_what_a_killed_process_was_writing_is_swept_away_in_time(tmp_path):
+    old, new = (tmp_path / f"{storage.PARTIAL}{name}.png" for name in ("old", "new"))
+    for path in (old, new, tmp_path / "kept.png"):
+        path.write_bytes(b"x")
+    long_ago = time.time() - storage.ABANDONED_S - 60
+    for path in (old, tmp_path / "kept.png"):
+        os.utime(path, (long_ago, long_ago))
+    assert storage.sweep(tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, "kept.png"}

@@ -86,7 +86,7 @@ def test_an_answer_about_some_epochs_does_not_replace_the_one_about_all(tiny_run
     def narrow(*_args, **_options):
         return Measured(numbers=())
 
-    tiny_run.measure(dataclasses.replace(GRID, measure=narrow), epochs="2")
+    tiny_run.measure(dataclasses.replace(GRID, measure=narrow, holds=None), epochs="2")
     assert len(tiny_run.all("grid")) == 2
     assert standing(tiny_run)["grid"].id == before.id
 
@@ -121,7 +121,7 @@ def test_a_rule_is_shown_only_the_evidence_that_it_declares(tiny_run, monkeypatc
     monkeypatch.setattr(module, "RULES", tuple(map(listening, module.RULES)))
     module.verdict(tiny_run)
     assert shown["TAG-ACT-MISSING"] == {"tags"}
-    assert shown["FIT-OVER"] == {"loss", "grid"}
+    assert shown["FIT-OVER"] == {"loss", "likeness", "drift", "copies"}
 
 
 def test_a_log_alone_is_no_answer_about_epochs(tiny_run):

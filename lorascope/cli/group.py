@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from lorascope import __version__
+from lorascope.cli.asking import load_tool
 from lorascope.cli.shared import safe
-from lorascope.cli.tool_commands import ABOUT, TOOL_NAMES, command_for, load_tool
+from lorascope.cli.tool_commands import ABOUT, TOOL_NAMES, command_for
 from lorascope.errors import LorascopeError
 
 BAD_INPUT = 2

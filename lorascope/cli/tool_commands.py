@@ -14,14 +14,25 @@ from typing import Any
 
 import click
 
+from lorascope.cli import asking, grid_command
+from lorascope.cli.asking import load_tool
 from lorascope.cli.shared import safe
-from lorascope.errors import BadInputError, LorascopeError, StorageError
+from lorascope.errors import LorascopeError, StorageError
 from lorascope.records import Tool
 
-TOOL_NAMES = ("loss", "grid", "heatmap", "tags", "vae", "weights")
+TOOL_NAMES = (
+    "loss", "grid", *asking.MEASURES, "stress", "heatmap", "tags", "vae", "weights"
+)  # fmt: skip
 ABOUT = {
     "loss": "Held-out loss of every saved epoch, and the dips of the log.",
     "grid": "The epoch x prompt grid, beside the base model.",
+    "likeness": "How like the subject the pictures are, by features of the base model.",
+    "adherence": "How well the pictures obey their prompts, by the base model's likelihood.",
+    "diversity": "How far the pictures of one prompt differ, beside the base model's.",
+    "drift": "What changes in pictures whose prompt lacks the trigger.",
+    "copies": "Samples that repeat a training image, or are pieced together of several.",
+    "artefacts": "Saturation, clipping, noise and blocks, beside the base model's pictures.",
+    "stress": "Strength from 0 to 2: where pictures spoil, and where it works best.",
     "heatmap": "Where each tag acts: attention maps, LoRA beside base.",
     "tags": "Tag frequency, and captions without the activation tag.",
     "vae": "What the VAE loses of each image before any training.",
@@ -32,6 +43,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {
         "loss": {"strata": 10, "draws": 2},
         "grid": {},
+        **{name: {} for name in asking.MEASURES},
+        "stress": {},
         "heatmap": {},
         "tags": {},
         "vae": {},
@@ -40,12 +53,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "thorough": {
         "loss": {"strata": 20, "draws": 4, "train_images": 0},
         "grid": {"seeds": "1,2,3"},
+        **{name: {} for name in asking.MEASURES},
+        "stress": {"form": "both"},
         "heatmap": {},
         "tags": {},
         "vae": {},
         "weights": {},
     },
 }
+OF_THE_BEST = {"heatmap": "epoch", "stress": "epochs"}  # asked of the recommended epoch, last
 NOTHING_BROKEN = "No rule found a file broken, dead or blown up; none can say that it is good."
 LOOKS_AT_FILES = ("weights",)  # tools that take LoRA files in place of a run
 
@@ -53,6 +69,7 @@ LOOKS_AT_FILES = ("weights",)  # tools that take LoRA files in place of a run
 def command_for(tool: Tool) -> click.Command:
     """Build `lorascope TOOL RUN`: one option per keyword of the tool's function."""
     files = tool.name in LOOKS_AT_FILES
+    extras = [option.name for option in _extra_options(tool)]
 
     @click.pass_context
     def call(ctx: click.Context, /, runs: tuple[Path, ...], as_json: bool, **params: Any) -> None:
@@ -66,7 +83,12 @@ def command_for(tool: Tool) -> click.Command:
             what = "one run, or LoRA files alone" if files else "one run"
             raise click.UsageError(f"lorascope {tool.name} takes {what}.")
         opened = Run(runs[0])
-        evidence = opened.measure(tool, **_params(ctx, tool.name, params))
+        extra = {name: params.pop(name) for name in extras}
+        wanted = _params(ctx, tool.name, params)
+        if tool.name == "grid":
+            grid_command.call(opened, tool, wanted, as_json=as_json, **extra)
+            return
+        evidence = asking.ask(opened, tool, **extra, **wanted)
         if as_json:
             click.echo(json.dumps(report.evidence_as_dict(evidence), indent=2))
             return
@@ -85,8 +107,20 @@ def command_for(tool: Tool) -> click.Command:
         tool.name,
         help=f"{tool.asks} {ABOUT[tool.name]}",
         callback=call,
-        params=[path, *_options(tool), *_preset_option(tool.name), as_json],
+        params=[path, *_options(tool), *_extra_options(tool), *_preset_option(tool.name), as_json],
     )
+
+
+def _extra_options(tool: Tool) -> list[click.Option]:
+    """Make the options of the command line alone: which pictures, and what else to do with them."""
+    draws = tool.name == "grid"
+    if not draws and "pictures" not in tool.reads:
+        return []
+    about = "Whose: grid, trainer (what another trainer drew), or the id of a grid's evidence."
+    option = click.Option(
+        ["--pictures"], default=asking.GRID_PICTURES, show_default=True, help=about
+    )
+    return [option, *(grid_command.EXTRA if draws else [])]
 
 
 def _options(tool: Tool) -> list[click.Option]:
@@ -180,13 +214,6 @@ def option_helps(tool: Tool) -> Mapping[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
-def load_tool(name: str) -> Tool:
-    """Load a tool by its name."""
-    module = importlib.import_module(f"lorascope.tools.{name}")
-    found: Tool = getattr(module, name.upper())
-    return found
-
-
 def _prompts_text(prompts: str) -> str:
     """Read prompts from the file that is named; other text is prompts already.
 
@@ -197,20 +224,15 @@ def _prompts_text(prompts: str) -> str:
             return prompts
     except OSError:  # too long for a path
         return prompts
-    fix = "Fix: --prompts FILE, a text file with one prompt a line."
-    try:
-        text = Path(prompts).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"Cannot read prompts from {prompts}: {error}.\n{fix}") from error
-    if not text.strip():
-        raise BadInputError(f"{prompts} holds no prompt.\n{fix}")
-    return text
+    from lorascope.tools.prompts import prompts_text
+
+    return prompts_text(Path(prompts))
 
 
 def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Ask every tool of a preset; what is stored already is not measured again.
 
-    Heatmaps come last: they are made of the epoch that the rest recommends.
+    Heatmaps and stress come last: they are made of the epoch that the rest recommends.
 
     Returns
     -------
@@ -220,12 +242,14 @@ def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     from lorascope.verdict import verdict
 
     failed: dict[str, str] = {}
-    for name in sorted(wanted, key=lambda name: name == "heatmap"):
+    pictures = asking.GRID_PICTURES
+    for name in sorted(wanted, key=lambda name: name in OF_THE_BEST):
         params = dict(wanted[name])
-        if name == "heatmap" and (best := verdict(run).best) is not None:
-            params["epoch"] = best.epoch
+        if name in OF_THE_BEST and (best := verdict(run).best) is not None:
+            params |= {OF_THE_BEST[name]: best.epoch if name == "heatmap" else str(best.epoch)}
         try:
-            run.measure(load_tool(name), **params)
+            found = asking.ask(run, load_tool(name), pictures=pictures, **params)
+            pictures = found.id if name == "grid" else pictures
         except StorageError:
             raise
         except LorascopeError as error:  # one question without an answer does not end the others

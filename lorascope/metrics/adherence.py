@@ -127,7 +127,8 @@ def middles(steps: int, count: int, band: tuple[float, float]) -> Array:
     """
     low, high = band
     shares = low + (np.arange(count) + 0.5) / count * (high - low)
-    return np.minimum((shares * steps).astype(int), steps - 1)
+    found: Array = np.minimum((shares * steps).astype(int), steps - 1)
+    return found
 
 
 def _whole(values: Array) -> Array:

@@ -1,6 +1,8 @@
 """The base model: a frozen Stable Diffusion pipeline, opened by name, asked one step at a time."""
 
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,14 +17,27 @@ from torch import Tensor
 from lorascope.errors import BadInputError, ShapeError
 from lorascope.models import folder, single_file
 from lorascope.models import prompts as prompting
+from lorascope.models.devices import device_of, dtype_of
+from lorascope.models.preparing import prepared
 from lorascope.models.prompts import Conditioning
 from lorascope.models.sources import FAMILIES, Kind, base_digest, find
 
-__all__ = ["FAMILIES", "Base", "Conditioning", "Observer", "assemble", "base_digest", "load_base"]
+__all__ = [
+    "FAMILIES",
+    "Base",
+    "Conditioning",
+    "Observer",
+    "assemble",
+    "base_digest",
+    "load_base",
+    "prepared",
+    "shared_base",
+]
 
 Pixels = NDArray[np.uint8]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SHARED: dict[Hashable, "Base"] = {}  # one at most
+_OPENING = threading.Lock()
 DAMAGE = (
     OSError,
     ValueError,
@@ -73,6 +88,13 @@ class Base:
         UNet forwards so far, counted in samples; guidance counts twice.
     originals : dict
         Copies of the weights that a LoRA was merged into (`lora.Merger`).
+    merged : set
+        Names of the weights that differ from these copies now.
+    texts : dict
+        Encoded texts by the state of the text encoders (`texts.texts_for`).
+    lowered, compiled : bool
+        Whether the UNet's layers are in `compute_dtype` now (`preparing.lowered`); whether torch
+        has compiled it (`preparing.prepared`).
     observer : Observer, optional
     """
 
@@ -93,6 +115,10 @@ class Base:
     size: int
     forwards: int = 0
     originals: dict[str, Tensor] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+    texts: dict[Hashable, Any] = field(default_factory=dict)
+    lowered: bool = False
+    compiled: bool = False
     observer: Observer | None = None
 
     def encode_prompts(
@@ -137,12 +163,18 @@ class Base:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Pixels:
-        """Turn (N, C, h, w) latents into (N, 8 h, 8 w, 3) uint8 pictures."""
+        """Turn (N, C, h, w) latents into (N, 8 h, 8 w, 3) uint8 pictures.
+
+        One after the other, so that none depends on the others' number, nor memory.
+        """
         codes = latents.to(self.device) / self.latent_scale + self.latent_shift
-        pixels = self.vae.decode(codes.to(self.vae.dtype)).sample.float()
+        pictures = [self._decode_one(code) for code in codes.to(self.vae.dtype).split(1)]
+        return np.ascontiguousarray(torch.cat(pictures).permute(0, 2, 3, 1).cpu().numpy())
+
+    def _decode_one(self, code: Tensor) -> Tensor:
+        pixels = self.vae.decode(code).sample.float()
         pixels = (pixels / 2 + 0.5).nan_to_num(nan=0.0).clamp(0, 1)  # broken weights give black
-        pixels = (pixels * 255).round().to(torch.uint8)
-        return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return (pixels * 255).round().to(torch.uint8)
 
     def predict(
         self,
@@ -169,12 +201,13 @@ class Base:
             Noise or velocity, whichever the model was trained to predict.
         """
         self.forwards += int(noisy.shape[0])
+        dtype = self.input_dtype
         added = self._added(noisy, cond, size)
         with self.autocast():
             output = self.unet(
-                noisy.to(self.unet.dtype),
+                noisy.to(dtype),
                 timesteps.to(self.device),
-                encoder_hidden_states=cond.hidden.to(self.unet.dtype),
+                encoder_hidden_states=cond.hidden.to(dtype),
                 added_cond_kwargs=added,
                 return_dict=False,
             )[0]
@@ -189,6 +222,11 @@ class Base:
         if self.prediction_type == "epsilon":
             return noise
         return self.noise.get_velocity(latents, noise, timesteps)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """What the UNet takes: the precision of its own weights."""
+        return torch.float32 if self.lowered else self.unet.dtype
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute in `compute_dtype` inside this context."""
@@ -206,10 +244,10 @@ class Base:
         height, width = (int(side) * self.pixels_per_latent for side in noisy.shape[-2:])
         if size is not None:
             width, height = size
-        times = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
+        times = _time_ids(width, height, self.device, self.input_dtype)
         return {
-            "text_embeds": cond.pooled.to(self.unet.dtype),
-            "time_ids": times.expand(noisy.shape[0], -1).to(self.unet.dtype),
+            "text_embeds": cond.pooled.to(self.input_dtype),
+            "time_ids": times.expand(noisy.shape[0], -1),
         }
 
 
@@ -232,8 +270,8 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Base:
     BadInputError
         It is something else, damaged, or of another kind; or the device is not there.
     """
-    where = _device(device)
-    compute = _dtype(dtype, where)
+    where = device_of(device)
+    compute = dtype_of(dtype, where)
     source = find(name)
     weights = torch.float32 if where.type == "cpu" else compute
     read = folder.read if source.kind is Kind.FOLDER else single_file.read
@@ -247,6 +285,37 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Base:
             "Fix: its files may be incomplete or damaged; copy or download the model again."
         ) from error
     return assemble(name, parts, device=where, compute_dtype=compute)
+
+
+def shared_base(name: str) -> Base:
+    """Open a base model, or give the last one again that was opened in this process.
+
+    For those who leave its weights as they found them, so that the tools of one command open a
+    large model once. It is opened anew where its files have changed.
+
+    Parameters
+    ----------
+    name : str
+        As for `load_base`.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As for `load_base`.
+    """
+    key = (name, load_base, *_file_states(name))  # with what opens it: tests put another there
+    with _OPENING:
+        if key not in _SHARED:
+            _SHARED.clear()  # before the next one takes memory
+            _SHARED[key] = load_base(name)
+        return _SHARED[key]
+
+
+def _file_states(name: str) -> Iterator[tuple[str, int, int]]:
+    path = find(name).path
+    for file in [path] if path.is_file() else sorted(path.glob("*/*")):
+        state = file.stat()
+        yield str(file), state.st_size, state.st_mtime_ns
 
 
 def assemble(
@@ -301,6 +370,12 @@ def assemble(
     )
 
 
+@functools.lru_cache(maxsize=16)
+def _time_ids(width: int, height: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Make what SDXL is told of a size; kept, since a copy to the device waits for it."""
+    return torch.tensor([[height, width, 0, 0, height, width]], device=device).to(dtype)
+
+
 def _family(unet: Any) -> str:
     if unet.config.addition_embed_type == "text_time":
         return "sdxl"
@@ -319,29 +394,3 @@ def _check_parts(name: str, unet: Any, vae: Any, family: str, encoders: int) -> 
             f"{name} is {FAMILIES[family]} with {encoders} text encoder(s): a refiner, or a part "
             "is missing.\nFix: give the plain text-to-image model that the LoRA was trained on."
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadInputError(f"{name!r} is no device.\nFix: cpu, cuda or auto.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInputError("There is no CUDA device here.\nFix: use cpu or auto.")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            return torch.float16
-        return torch.bfloat16
-    if name not in DTYPES:
-        raise BadInputError(f"{name!r} is no number format.\nFix: {', '.join(DTYPES)} or auto.")
-    if name == "fp16" and device.type == "cpu":
-        raise BadInputError(
-            "fp16 on a CPU is slower than fp32 by far.\nFix: fp32, or bf16, which blurs a little."
-        )
-    return DTYPES[name]

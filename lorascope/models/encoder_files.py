@@ -196,9 +196,8 @@ def _preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
         crop = _sizes(told.get("crop_size"), size)
         cropped = bool(told.get("do_center_crop", "crop_size" in told or not told))
         seen = crop if cropped else asked
-        both = isinstance(asked, tuple)
         return Preparation(
-            edge=0 if both else max(asked, *_pair(seen)),
+            edge=0 if isinstance(asked, tuple) else max(asked, *_pair(seen)),
             size=_pair(seen),
             mean=_three(told.get("image_mean", colours[0])),
             std=_three(told.get("image_std", colours[1])),

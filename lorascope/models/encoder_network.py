@@ -95,7 +95,8 @@ def prepared(picture: Pixels, how: Preparation) -> Floats:
         left, top = (wide - width) // 2, (high - height) // 2
         opened = opened.crop((left, top, left + width, top + height))
     values = np.asarray(opened, dtype=np.float32) / 255
-    scaled = (values - np.float32(how.mean)) / np.float32(how.std)
+    mean, std = (np.array(numbers, dtype=np.float32) for numbers in (how.mean, how.std))
+    scaled = (values - mean) / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32)
 
 

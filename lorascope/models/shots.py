@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SAMPLER_NAMES = ("dpm++2m", "ddim", "euler", "euler_a")  # as `sampling.SAMPLERS` knows them
+UNIT = 8  # px: sides of pictures are multiples of it, one cell of a latent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:

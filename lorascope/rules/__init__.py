@@ -1,6 +1,18 @@
 """Every opinion lorascope holds, one file per diagnosis."""
 
-from lorascope.rules import broken, captions, choice, fidelity, fit, images, logs, weights
+from lorascope.rules import (
+    broken,
+    capture,
+    captions,
+    choice,
+    copying,
+    fidelity,
+    fit,
+    images,
+    logs,
+    strength,
+    weights,
+)
 from lorascope.rules.rule import Rule
 
 __all__ = ["RULES", "Rule"]
@@ -16,9 +28,14 @@ RULES = (
     weights.TE_HEAVY,
     weights.MAXNORM,
     weights.RANK_UNUSED,
+    strength.OVERSTRONG,
+    strength.SATURATED,
     fit.UNDERFIT,
     fit.UNDERFIT_RUN,
     fit.OVERFIT,
+    capture.CLASS_CAPTURE,
+    copying.COPY,
+    copying.COLLAGE,
     *logs.RULES_OF_LOGS,
     choice.UNCERTAIN,
     choice.NO_TURN,

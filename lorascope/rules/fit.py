@@ -43,6 +43,8 @@ COPY = (0.8, 0.33)  # nearest training image : second nearest, beside held-out i
 UNDER = {"to_go": 3.0, "likeness": 2.0}  # weights of the items that speak for underfit
 OVER = {"rise": 3.0, "gap": 3.0, "leak": 2.0, "capture": 1.0, "copy": 1.0}  # for overfit
 
+OF_PICTURES = ("likeness", "drift", "copies")  # tools that measured the grid
+
 DECIDED = 0.33  # a mark beyond it takes a side
 SURE = 0.7  # share of the resamples that an epoch is called by
 STILL_FALLING = 0.95
@@ -92,22 +94,23 @@ class Scorecard:
 
 def scorecard(seen: Seen) -> Scorecard | None:
     """Mark every epoch; None without the held-out loss, and so without any opinion on fit."""
-    return _scorecard(seen["loss"], seen.get("grid")) if "loss" in seen else None
+    return _scorecard(seen["loss"], *map(seen.get, OF_PICTURES)) if "loss" in seen else None
 
 
 @functools.lru_cache(maxsize=4)  # several rules and the verdict ask for the same one
-def _scorecard(loss: Evidence, drawings: Evidence | None) -> Scorecard | None:
+def _scorecard(
+    loss: Evidence, likeness: Evidence | None, drift: Evidence | None, copies: Evidence | None
+) -> Scorecard | None:
     rows = [row for row in loss.table("epochs") if row["epoch"]]
     if not rows:
         return None
     held_out = held_out_values(loss)
-    drawn = _by_epoch(drawings.table("epochs")) if drawings else {}
-    grid = [drawn.get(int(row["epoch"] or 0), {}) for row in rows]
+    alike = _of_epochs(likeness, rows, "likeness")
     marks = {
-        "likeness": _marked([_number(row, "likeness") for row in grid], LIKENESS),
-        "leak": _marked([_number(row, "unrelated_drift") for row in grid], LEAK),
-        "capture": _marked([_number(row, "class_likeness") for row in grid], CAPTURE),
-        "copy": _marked(_copy_ratios(drawings, grid), COPY),
+        "likeness": _marked(alike, LIKENESS),
+        "leak": _marked(_of_epochs(drift, rows, "unrelated_drift"), LEAK),
+        "capture": _marked(_of_epochs(drift, rows, "class_likeness"), CAPTURE),
+        "copy": _marked(_copy_ratios(copies, rows), COPY),
     }
     sampled: dict[str, Array] = {}
     if held_out is not None:
@@ -123,7 +126,7 @@ def _scorecard(loss: Evidence, drawings: Evidence | None) -> Scorecard | None:
         marks=marks,
         scores=_side(OVER, marks, sampled) - _side(UNDER, marks, sampled),
         held_out=held_out,
-        likeness=tuple(_number(row, "likeness") for row in grid),
+        likeness=tuple(alike),
         sound=tuple(row["held_out"] is not None or held_out is None for row in rows),
     )
 
@@ -333,21 +336,21 @@ def _marked(values: Sequence[float | None], between: tuple[float, float]) -> Arr
     return np.array([np.nan if v is None else ramp(v, *between) for v in values])
 
 
-def _copy_ratios(drawings: Evidence | None, rows: Sequence[Row]) -> list[float | None]:
+def _copy_ratios(copies: Evidence | None, rows: Sequence[Row]) -> list[float | None]:
     """Nearness to single training images, beside that of held-out images: 1 is as usual."""
-    usual = drawings.get("copy_ratio_held_out") if drawings else None
-    values = [_number(row, "copy_ratio") for row in rows]
+    usual = copies.get("copy_ratio_held_out") if copies else None
+    values = _of_epochs(copies, rows, "copy_ratio")
     return [None if v is None or usual is None else v / usual.value for v in values]
 
 
-def _by_epoch(rows: Sequence[Row]) -> dict[int, Row]:
-    """Take one row an epoch: the one at strength 1 where there are several."""
-    found: dict[int, Row] = {}
-    for row in rows:
-        epoch = int(row["epoch"] or 0)
-        if epoch and (epoch not in found or row["strength"] == 1.0):
-            found[epoch] = row
-    return found
+def _of_epochs(measured: Evidence | None, rows: Sequence[Row], name: str) -> list[float | None]:
+    """Find what was measured of each epoch's pictures: at strength 1 where there are several."""
+    found: dict[Scalar, Row] = {}
+    for row in measured.table("epochs") if measured else ():
+        here = found.get(row["epoch"])
+        if row["kind"] == "lora" and (here is None or (row["strength"] == 1.0 != here["strength"])):
+            found[row["epoch"]] = row
+    return [_number(found.get(row["epoch"], {}), name) for row in rows]
 
 
 def _number(row: Row, name: str) -> float | None:
@@ -378,13 +381,13 @@ def _because(reasons: Sequence[str]) -> str:
 
 
 def _ids(seen: Seen) -> tuple[str, ...]:
-    return tuple(seen[name].id for name in ("loss", "grid") if name in seen)
+    return tuple(seen[name].id for name in ("loss", *OF_PICTURES) if name in seen)
 
 
 UNDERFIT = Rule(
     code="FIT-UNDER",
     uses=("loss",),
-    may_use=("grid",),
+    may_use=OF_PICTURES,
     judge=lambda seen: [f for f in undertrained(seen) if f.code == "FIT-UNDER"],
     means="No epoch has learnt enough of what the images show.",
     evidence="Held-out loss against the base model, and likeness of the grid's pictures.",
@@ -394,7 +397,7 @@ UNDERFIT = Rule(
 UNDERFIT_RUN = Rule(
     code="FIT-UNDER-RUN",
     uses=("loss",),
-    may_use=("grid",),
+    may_use=OF_PICTURES,
     judge=lambda seen: [f for f in undertrained(seen) if f.code == "FIT-UNDER-RUN"],
     means="The run ended while the held-out loss was still falling: the best epoch lies beyond.",
     evidence="Slope of the held-out loss over the last epochs, resampled over the images.",
@@ -404,7 +407,7 @@ UNDERFIT_RUN = Rule(
 OVERFIT = Rule(
     code="FIT-OVER",
     uses=("loss",),
-    may_use=("grid",),
+    may_use=OF_PICTURES,
     judge=overtrained,
     means="Later epochs fit the training images at the cost of everything else.",
     evidence="Rise of the held-out loss over its minimum; change of prompts without the activation "

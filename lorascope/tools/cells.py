@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lorascope.models.shots import Shot
+from lorascope.models.shots import UNIT, Shot
 from lorascope.models.sources import base_digest
 from lorascope.run import digest
 
@@ -28,6 +28,7 @@ class Weights:
 
     base: str
     loras: tuple[Applied, ...] = ()
+    compiled: bool = False  # by torch, whose other kernels round otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,5 +53,20 @@ def make_cell(weights: Weights, shot: Shot) -> Cell:
     active = tuple(a for a in weights.loras if (a.strength, a.text_strength) != (0, 0))
     loras = [[digest(lora.path), lora.strength, lora.text_strength] for lora in active]
     key = [CELL_VERSION, base_digest(weights.base), loras, sorted(asdict(shot).items())]
+    key += ["compiled"] if weights.compiled else []
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    return Cell(name=name, weights=Weights(base=weights.base, loras=active), shot=shot)
+    return Cell(name=name, weights=replace(weights, loras=active), shot=shot)
+
+
+def drawing_size(wanted: tuple[int, int], *, native: int = UNIT) -> tuple[int, int]:
+    """Width and height that a model can draw, nearest to those wanted, in px.
+
+    Parameters
+    ----------
+    wanted : (width, height)
+        0 where it is not known.
+    native : int
+        The model's own side, taken in its place.
+    """
+    width, height = (max(1, round(side / UNIT)) * UNIT if side else native for side in wanted)
+    return width, height

@@ -1,30 +1,56 @@
 """Grid: what does each epoch draw, beside the base model, from the same prompts and noise?"""
 
-import dataclasses
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lorascope.errors import BadInputError, MissingInputError
+from lorascope import storage
+from lorascope.errors import BadInputError
 from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
-from lorascope.io.dataset_file import read_dataset
-from lorascope.io.images import read_image, write_png
-from lorascope.io.lora_file import read_lora
-from lorascope.progress import track
-from lorascope.records import Inputs, Measured, Tool
-from lorascope.run import digest
-from lorascope.tools.pictures import Cell, Layer, drawing_size, measure_pictures
-from lorascope.tools.prompts import Prompt, choose_prompts
+from lorascope.io.dataset_file import Dataset, read_dataset
+from lorascope.io.images import whole_png_size
+from lorascope.io.safetensors_file import read_header
+from lorascope.io.train_settings import settings as settings_of
+from lorascope.models.company import COMPANY
+from lorascope.models.shots import SAMPLER_NAMES, UNIT
+from lorascope.models.sources import MINIATURE, base_digest
+from lorascope.progress import announce
+from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
+from lorascope.tools import axes as reading
+from lorascope.tools import companions, drawing
+from lorascope.tools.cells import Applied, Cell, drawing_size
+from lorascope.tools.layout import Axes, Placed, as_row, columns, layers, place
+from lorascope.tools.plan import Plan, counted, learn_speed, plan_of
+from lorascope.tools.prompts import (
+    WITH_TRIGGER,
+    WITHOUT_TRIGGER,
+    Prompt,
+    as_lines,
+    choose_prompts,
+    group_of,
+    trigger_off,
+)
+from lorascope.tools.sheet import row_labels, write_sheet
 
-if TYPE_CHECKING:
-    from lorascope.models.base import Base
+NO_EPOCH, LAST, ALL = "none", "last", "all"  # what --trigger-off takes beside epochs
+MOST_CLIP_SKIP = 12
+OF_A_ROW = ("row", "kind", "epoch", "step", "strength", "text_strength", "base", "companions",
+            "lora")  # fmt: skip
+PROMPTS = "prompts.txt"  # the prompts that were drawn last, to be edited
 
-Settings = Mapping[str, str | int | float]  # sampler, steps, guidance, width, height
 
-CELL_VERSION = 1  # raised whenever the same settings would draw another picture
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A grid before a single picture is drawn."""
+
+    placed: tuple[Placed, ...]
+    prompts: tuple[Prompt, ...]
+    left_out: tuple[str, ...]  # checkpoints that cannot be read, in words
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every picture of the grid, some perhaps at several places."""
+        return [one.cell for one in self.placed]
 
 
 def grid(
@@ -33,303 +59,305 @@ def grid(
     epochs: str = "",
     prompts: str = "",
     strengths: str = "1",
+    text_strengths: str = "",
     seeds: str = "1",
-    steps: int = 20,
-    guidance: float = 5.0,
+    guidance: str = "5",
+    steps: str = "20",
     sampler: str = "dpm++2m",
-    batch: int = 16,
+    sizes: str = "",
+    negatives: str = "",
+    bases: str = "",
+    loras: str = "",
+    lora_dir: str = "",
+    trigger_off: str = "last",
+    clip_skip: int = 0,
+    batch: int = drawing.BATCH,
+    compile: bool = False,
 ) -> Measured:
     """Draw the same prompts from the same noise with the base model and every epoch.
 
-    Pictures that are there already are not drawn again: a cell is named by the bytes of LoRA and
-    base model and by all settings, whatever run or epoch it belongs to.
+    Pictures that are there already are not drawn again: a picture is named by the bytes of LoRA
+    and base model and by all settings, whatever run or epoch it belongs to. What can be stopped
+    can go on: no more than the batch in hand is lost.
 
     Parameters
     ----------
     inputs : Inputs
         Reads ``lora``, ``dataset`` and ``base``; fills ``samples``.
     epochs : str
-        Which epochs, as in "2,4,6-10"; all of them where empty. The base model is always shown.
+        Which epochs, as in "2,4,6-10", "first", "last"; on the command line also "dips" (of the
+        logged loss) and "pick" (around the recommended one). All where empty. The base model is
+        always drawn.
     prompts : str
-        Prompts with a bar between them; the command line also takes a text file with one prompt
-        a line. Where empty, made from the dataset's own tags.
+        Prompts with a bar between them, or a file with one a line. @train, @held-out: captions;
+        @tags: every activation tag by itself; @auto: made from the dataset's own tags, as where
+        empty. <lora:name:te:unet> in a prompt adds a LoRA, or scales the run's own.
     strengths : str
         How strongly the LoRA acts, as in "0.6,1,1.4".
+    text_strengths : str
+        The same in the text encoders, where it differs; every pair is drawn.
     seeds : str
-        Seeds of the noise, as in "1,2"; each makes a column of its own.
-    steps : int
-        Sampling steps.
-    guidance : float
-        Guidance scale; 1 turns guidance off.
+        Seeds of the noise, as in "1,2" or "1-4"; each makes a column of its own.
+    guidance : str
+        Guidance scales, as in "5,7"; 1 turns guidance off.
+    steps : str
+        Sampling steps, as in "20,30".
     sampler : str
-        dpm++2m, ddim, euler or euler_a.
+        dpm++2m, ddim, euler, euler_a; several with commas.
+    sizes : str
+        Width x height in px, as in "512x512,512x768"; what was trained at, where empty.
+    negatives : str
+        Negative prompts with a bar between them.
+    bases : str
+        Other base models with a bar between them, each in rows of its own below the run's.
+    loras : str
+        Sets of LoRAs that are applied besides, with a bar between them: "<lora:style:0.6> | ".
+    lora_dir : str
+        The folder in which LoRAs are looked for by name.
+    trigger_off : str
+        Epochs drawn once more with the trigger left out: last, all, none, or as in "2,4".
+    clip_skip : int
+        Layer of the text encoder counted from the end; 0 takes what the LoRA was trained with.
     batch : int
         Pictures drawn at once.
+    compile : bool
+        Have torch compile the UNet first; pays for large grids on a GPU.
 
     Returns
     -------
     Measured
-        Tables ``cells`` (a row per picture; files relative to the run), ``epochs`` (a row per
-        checkpoint and strength; epoch 0 is the base model) and ``prompts``. Picture
-        ``samples/grid.png`` shows the grid that was drawn last.
+        Tables ``cells`` (a row per picture; files relative to the run), ``rows`` and
+        ``prompts``. Picture ``samples/grid.png`` shows the grid that was drawn last, and
+        ``samples/prompts.txt`` holds its prompts, to be edited and given back.
 
     Raises
     ------
     BadInputError
-        A setting cannot be used, the dataset has no training image, or an image cannot be read.
+        A setting cannot be used, or the dataset has no training image.
     MissingInputError
-        There is no checkpoint.
-
-    Notes
-    -----
-    No network but the base model's own VAE is needed. Pictures are compared by `similarity.layout`
-    of their latents: colours, shading and where they lie; a face is not recognised.
-
-    - likeness: mean cosine to the three nearest training images, from the base model's pictures
-      of the same prompts (0) to the training images, each against the others (1).
-    - class_likeness: likeness of pictures without the trigger, beyond the base model's.
-    - diversity: spread of the pictures with the trigger over that of the base model's;
-      seed_diversity the same among the seeds of one prompt.
-    - moved: distance to the base model's picture of the same prompt and noise, in distances
-      between the base model's pictures of two prompts; drift its mean without the trigger,
-      unrelated_drift without the class prompt either.
-    - change: mean absolute difference to that picture in pixels; unrelated_change its mean
-      without the trigger.
-    - copy_ratio: distance to the nearest training image over that to the second nearest, on
-      pictures blurred to 16 x 16; copy_ratio_held_out is what pictures come to that cannot be
-      copies.
+        There is no checkpoint, or a LoRA that was named is not there.
     """
-    from lorascope.models.base import load_base
+    asked: dict[str, Scalar] = {
+        "epochs": epochs,
+        "prompts": prompts,
+        "strengths": strengths,
+        "text_strengths": text_strengths,
+        "seeds": seeds,
+        "guidance": guidance,
+        "steps": steps,
+        "sampler": sampler,
+        "sizes": sizes,
+        "negatives": negatives,
+        "bases": bases,
+        "loras": loras,
+        "lora_dir": lora_dir,
+        "trigger_off": trigger_off,
+        "clip_skip": clip_skip,
+        "compile": compile,
+    }
+    _check_batch(batch)
+    prepared, samples = prepare(inputs, asked), inputs["samples"]
+    announce(f"grid: {_plan(prepared, samples, batch)}")
+    drawing.draw(prepared.cells, samples, batch=batch)
+    write_sheet(samples / "grid.png", prepared.placed, samples)
+    storage.write_text(samples / PROMPTS, as_lines(prepared.prompts))
+    return _measured(prepared, samples)
 
-    _check(steps=steps, guidance=guidance, batch=batch)
-    name, samples = str(inputs["base"]), inputs["samples"]
-    dataset = read_dataset(inputs["dataset"])
+
+def plan(inputs: Inputs, **asked: Scalar) -> str:
+    """Say what a grid would be and cost, and draw nothing.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    **asked
+        The options of `grid`.
+    """
+    _check_batch(asked.get("batch", drawing.BATCH))
+    prepared = prepare(inputs, asked)
+    rows = list(dict.fromkeys(one.layer for one in prepared.placed))
+    across = [one.column for one in prepared.placed[: len(prepared.placed) // len(rows)]]
+    lines = [f"{counted(len(rows), 'row')} x {counted(len(across), 'column')}"]
+    lines += [f"  {label}{f' ({more})' if more else ''}" for label, more in row_labels(rows)]
+    lines += ["", f"{counted(len(prepared.prompts), 'prompt')}", as_lines(prepared.prompts)]
+    said = _plan(prepared, inputs["samples"], int(asked.get("batch") or drawing.BATCH))
+    lines += [*prepared.left_out, str(said)]
+    return "\n".join(lines)
+
+
+def prepare(inputs: Inputs, asked: Mapping[str, Scalar]) -> Prepared:
+    """Read the options and lay the grid out; nothing is opened but names and metadata."""
+    dataset, name = read_dataset(inputs["dataset"]), str(inputs["base"])
     if not dataset.train:
         raise BadInputError(
             f"{inputs['dataset']} lists no training image.\nFix: make the run again from images."
         )
-    columns = choose_prompts(prompts, dataset, in_world=name == "miniature")
     sound, left_out = usable_checkpoints(inputs["lora"])
-    layers = _layers(sound, epochs, _numbers("strengths", strengths))
-    sown = tuple(dict.fromkeys(_whole("seeds", text) for text in _listed("seeds", seeds)))
-    base = load_base(name)
-    width, height = drawing_size(dataset, base)
-    settings: Settings = {
-        "sampler": sampler,
-        "steps": steps,
-        "guidance": guidance,
-        "width": width,
-        "height": height,
-    }
-    cells = _plan(layers, columns, sown, settings, name=name, folder=samples / "cells")
-    draw(base, cells, settings, batch=batch)
-    measured = measure_pictures(base, dataset, cells, samples)
-    return dataclasses.replace(measured, caveats=(*left_out, *measured.caveats))
-
-
-def parse_epochs(text: str, available: Sequence[int]) -> tuple[int, ...]:
-    """Read which epochs are meant.
-
-    Parameters
-    ----------
-    text : str
-        As in "2,4,6-10": numbers, and ranges that take every saved epoch between their ends; all
-        where empty. 0, the base model, may be named and changes nothing.
-    available : sequence of int
-        The saved epochs.
-
-    Returns
-    -------
-    tuple of int
-        Rising, without 0.
-
-    Raises
-    ------
-    BadInputError
-        It cannot be read, or names an epoch that was not saved.
-    """
-    if not text.strip():
-        return tuple(sorted(set(available)))
-    wanted: set[int] = set()
-    missing = []
-    for part in _listed("epochs", text):
-        ends = [_whole("epochs", end) for end in part.split("-")]
-        if len(ends) > 2 or ends[0] > ends[-1]:
-            raise _unreadable("epochs", part, "2,4,6-10")
-        found = {epoch for epoch in (0, *available) if ends[0] <= epoch <= ends[-1]}
-        wanted |= found
-        missing += [part] if not found else []
-    if missing:
-        there = _spans(available)
-        raise BadInputError(
-            f"No checkpoint was saved for epoch {', '.join(missing)}; there are {there}.\n"
-            f"Fix: --epochs {there.replace(' ', '')}"
-        )
-    return tuple(sorted(wanted - {0}))
-
-
-def draw(base: "Base", cells: Sequence[Cell], settings: Settings, *, batch: int) -> int:
-    """Draw the cells that are missing or damaged, one checkpoint after the other.
-
-    Each picture is on disk before the next batch begins: stopping loses one batch at most.
-
-    Returns
-    -------
-    int
-        How many were drawn.
-    """
-    from lorascope.models.lora import merged
-    from lorascope.models.sampling import sample
-
-    width, height = int(settings["width"]), int(settings["height"])
-    by_layer: dict[Layer, list[Cell]] = {}
-    for path, cell in {cell.path: cell for cell in reversed(cells)}.items():
-        if not _usable(path, width, height):
-            by_layer.setdefault(cell.layer, []).insert(0, cell)
-    forwards = sum(math.ceil(len(c) / batch) for c in by_layer.values()) * int(settings["steps"])
-    progress = track(range(forwards), label="grid, sampling steps")
-
-    def advance(_done: int, _total: int) -> None:
-        next(progress, None)
-
-    for layer in sorted(by_layer, key=lambda layer: (layer.epoch, layer.strength)):
-        lora = read_lora(layer.path) if layer.path else None
-        with merged(base, lora, strength=layer.strength):
-            for several in _chunks(by_layer[layer], batch):
-                pictures = sample(
-                    base,
-                    [cell.prompt.text for cell in several],
-                    [cell.seed for cell in several],
-                    steps=int(settings["steps"]),
-                    guidance=float(settings["guidance"]),
-                    sampler=str(settings["sampler"]),
-                    width=width,
-                    height=height,
-                    batch=batch,
-                    on_step=advance,
-                )
-                for cell, picture in zip(several, pictures, strict=True):
-                    write_png(cell.path, picture, text=_label(base, cell, settings))
-    next(progress, None)
-    return sum(map(len, by_layer.values()))
-
-
-def _check(*, steps: int, guidance: float, batch: int) -> None:
-    wrong = []
-    if not 1 <= steps <= 1000:
-        wrong.append(f"steps is {steps}, and must be from 1 to 1000")
-    if not (math.isfinite(guidance) and guidance >= 0):
-        wrong.append(f"guidance is {guidance}, and must be 0 or more")
-    if batch < 1:
-        wrong.append(f"batch is {batch}, and must be 1 or more")
-    if wrong:
-        raise BadInputError("; ".join(wrong) + ".\nFix: lorascope grid --help")
-
-
-def _listed(option: str, text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise _unreadable(option, text, "1,2")
-    return parts
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) >= 2**63:
-        raise _unreadable(option, text, "1,2")
-    return int(text)
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        values = [float(part) for part in _listed(option, text)]
-    except ValueError as error:
-        raise _unreadable(option, text, "0.8,1.2") from error
-    if not all(map(math.isfinite, values)):
-        raise _unreadable(option, text, "0.8,1.2")
-    return tuple(dict.fromkeys(values))
-
-
-def _unreadable(option: str, text: str, example: str) -> BadInputError:
-    return BadInputError(f"Cannot read {text!r} in --{option}.\nFix: --{option} {example}")
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Write 1, 2, 3, 7 as "1-3, 7"."""
-    spans: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if spans and number == spans[-1][-1] + 1:
-            spans[-1].append(number)
-        else:
-            spans.append([number])
-    return ", ".join(str(s[0]) if len(s) == 1 else f"{s[0]}-{s[-1]}" for s in spans)
-
-
-def _layers(
-    sound: Sequence[Checkpoint], epochs: str, strengths: Sequence[float]
-) -> tuple[Layer, ...]:
     saved = {checkpoint.epoch: checkpoint for checkpoint in sound}
-    chosen = [saved[epoch] for epoch in parse_epochs(epochs, list(saved))]
-    return (
-        Layer(epoch=0, step=0, strength=0.0),
-        *(
-            Layer(checkpoint.epoch, checkpoint.step, strength, checkpoint.path)
-            for checkpoint in chosen
-            for strength in strengths
-            if strength != 0  # that is the base model
-        ),
+    chosen = reading.epochs(str(asked["epochs"]), list(saved))
+    off = _trigger_off(str(asked["trigger_off"]), chosen)
+    prompts = choose_prompts(str(asked["prompts"]), dataset, in_world=name == MINIATURE)
+    axes = _axes(asked, name, dataset, sound)
+    rows = layers(axes, [saved[epoch] for epoch in chosen], trigger_off=off)
+    folder = str(asked["lora_dir"])
+    across = columns(axes, [_asked(prompt, dataset, sound, folder) for prompt in prompts])
+    placed = place(rows, across, compiled=bool(asked["compile"]))
+    return Prepared(placed=tuple(placed), prompts=prompts, left_out=left_out)
+
+
+def is_drawn(inputs: Inputs, measured: Measured) -> bool:
+    """Tell whether every picture of a grid is still there, whole."""
+    sizes = {
+        inputs["samples"].parent / str(row["file"]): (row["width"], row["height"])
+        for row in measured.tables["cells"]
+    }
+    return all(whole_png_size(path) == size for path, size in sizes.items())
+
+
+def named(asked: Mapping[str, Scalar]) -> Mapping[str, str]:
+    """Hash what options name: other base models, other LoRAs."""
+    text = f"{asked['prompts']} {asked['loras']}"
+    found = dict(companions.named_digests(text, str(asked["lora_dir"])))
+    others = [base for base in reading.texts(str(asked["bases"])) if base]
+    return found | {f"base {base}": base_digest(base) for base in others}
+
+
+def _axes(
+    asked: Mapping[str, Scalar], base: str, dataset: Dataset, own: Sequence[Checkpoint]
+) -> Axes:
+    text = {name: str(value) for name, value in asked.items()}
+    number = reading.numbers
+    found = reading.read_all(
+        {
+            "companions": lambda: _companions(text["loras"], own, text["lora_dir"]),
+            "strengths": lambda: number("strengths", text["strengths"], example="0.8,1.2"),
+            "text_strengths": lambda: (
+                number("text-strengths", text["text_strengths"], example="0.5,1")
+                if text["text_strengths"].strip()
+                else ()
+            ),
+            "seeds": lambda: reading.seeds(text["seeds"]),
+            "guidances": lambda: number("guidance", text["guidance"], example="5,7", least=0),
+            "steps": lambda: reading.steps(text["steps"]),
+            "samplers": lambda: reading.choices("sampler", text["sampler"], SAMPLER_NAMES),
+            "sizes": lambda: _sizes(text["sizes"], dataset, base),
+            "clip_skip": lambda: _clip_skip(int(asked["clip_skip"] or 0), own),
+        }
+    )
+    others = [name for name in reading.texts(text["bases"]) if name]
+    negatives = reading.texts(text["negatives"])
+    return Axes(bases=tuple(dict.fromkeys([base, *others])), negatives=negatives, **found)
+
+
+def _companions(
+    text: str, own: Sequence[Checkpoint], folder: str
+) -> tuple[tuple[Applied, ...], ...]:
+    sets = [companions.asked_of(part, own, folder) for part in reading.texts(text)]
+    if strange := next((one.text.strip() for one in sets if one.text.strip()), ""):
+        raise BadInputError(f"Cannot read {strange!r} in --loras.\nFix: --loras '<lora:NAME:0.6>'")
+    return tuple(one.companions for one in sets)
+
+
+def _sizes(text: str, dataset: Dataset, base: str) -> tuple[tuple[int, int], ...]:
+    if text.strip():
+        return reading.sizes(text, unit=UNIT)
+    if all(dataset.resolution):
+        return (drawing_size(dataset.resolution),)
+    from lorascope.models.base import shared_base
+
+    native = shared_base(base).size
+    return ((native, native),)
+
+
+def _clip_skip(asked: int, own: Sequence[Checkpoint]) -> int:
+    """Take the text encoder's layer that was asked for, or else the one that was trained with."""
+    if asked < 0 or asked > MOST_CLIP_SKIP:
+        raise BadInputError(
+            f"clip skip is {asked}, and must be from 1 to {MOST_CLIP_SKIP}.\nFix: --clip-skip 2"
+        )
+    if asked or not own:
+        return asked or 1
+    return settings_of(read_header(own[-1].path).metadata).clip_skip or 1
+
+
+def _trigger_off(text: str, chosen: Sequence[int]) -> tuple[int, ...]:
+    word = text.strip().lower()
+    known = {NO_EPOCH: (), "": (), LAST: tuple(chosen[-1:]), ALL: tuple(chosen)}
+    return known[word] if word in known else reading.epochs(text, chosen)
+
+
+def _asked(
+    prompt: Prompt, dataset: Dataset, own: Sequence[Checkpoint], folder: str
+) -> tuple[Prompt, Prompt, companions.Asked]:
+    """Give a prompt without tags, the same without the trigger, and what its tags ask for."""
+    asked = companions.asked_of(prompt.text, own, folder)
+    if asked.tags:
+        prompt = replace(prompt, text=asked.text, group=group_of(asked.text, dataset))
+    return prompt, trigger_off(prompt, dataset), asked
+
+
+def _plan(prepared: Prepared, samples: Path, batch: int) -> Plan:
+    lacking = drawing.missing(prepared.cells, samples)
+    learn_speed(lacking, samples, batch=batch)
+    return plan_of(prepared.cells, lacking, samples)
+
+
+def _measured(prepared: Prepared, samples: Path) -> Measured:
+    cells: list[Row] = []
+    for number, one in enumerate(prepared.placed):
+        path = one.cell.path(samples)
+        file = f"{samples.name}/{path.parent.name}/{path.name}"
+        cells.append(as_row(one, number) | {"file": file})
+    rows = list({row["row"]: row for row in reversed(cells)}.values())[::-1]
+    width = len(cells) // len(rows)
+    return Measured(
+        numbers=tuple(_counts(prepared)),
+        tables={
+            "cells": cells,
+            "rows": [{name: row[name] for name in OF_A_ROW} for row in rows],
+            "prompts": _prompt_rows(prepared.placed[:width]),
+        },
+        caveats=(*prepared.left_out, *_caveats(prepared)),
     )
 
 
-def _plan(
-    layers: Sequence[Layer],
-    prompts: Sequence[Prompt],
-    seeds: Sequence[int],
-    settings: Settings,
-    *,
-    name: str,
-    folder: Path,
-) -> list[Cell]:
-    """List every cell, row by row, under the name that its content will have."""
-    from lorascope.models.base import base_digest
-
-    model = base_digest(name)
-    cells = []
-    for layer in layers:
-        lora = digest(layer.path) if layer.path else ""
-        for column, prompt in enumerate(prompts):
-            for seed in seeds:
-                key = [CELL_VERSION, model, lora, layer.strength, prompt.text, seed]
-                text = json.dumps([*key, sorted(settings.items())])
-                stem = hashlib.sha256(text.encode()).hexdigest()[:16]
-                cells.append(Cell(layer, column, prompt, seed, folder / f"{stem}.png"))
-    return cells
+def _prompt_rows(first: Sequence[Placed]) -> list[Row]:
+    return [
+        {
+            "column": one.across,
+            "prompt": one.prompt.text,
+            "group": one.prompt.group,
+            "split": one.prompt.split,
+            "tags": one.column.asked.tags,
+        }
+        for one in first
+    ]
 
 
-def _usable(path: Path, width: int, height: int) -> bool:
-    """Whether a picture is there, whole, and of the right size."""
-    try:
-        return read_image(path).shape == (height, width, 3)
-    except (BadInputError, MissingInputError):
-        return False
-
-
-def _label(base: "Base", cell: Cell, settings: Settings) -> dict[str, str]:
-    """Say inside the picture how it was made."""
-    return {
-        "prompt": cell.prompt.text,
-        "group": cell.prompt.group,
-        "seed": str(cell.seed),
-        "epoch": str(cell.layer.epoch),
-        "step": str(cell.layer.step),
-        "strength": str(cell.layer.strength),
-        "lora": cell.layer.path.name if cell.layer.path else "",
-        "base": Path(base.name).name,
-        **{key: str(value) for key, value in settings.items()},
+def _counts(prepared: Prepared) -> list[Measurement]:
+    placed = prepared.placed
+    counts = {
+        "cells": (len({one.cell.name for one in placed}), "pictures"),
+        "prompts": (len(prepared.prompts), "prompts"),
+        "seeds": (len({one.cell.shot.seed for one in placed}), "seeds"),
+        "epochs": (len({one.layer.epoch for one in placed} - {0}), "epochs"),
     }
+    return [Measurement(name=k, value=n, unit=unit, n=n) for k, (n, unit) in counts.items()]
 
 
-def _chunks(cells: Sequence[Cell], size: int) -> Iterable[Sequence[Cell]]:
-    return (cells[start : start + size] for start in range(0, len(cells), size))
+def _caveats(prepared: Prepared) -> list[str]:
+    groups = {one.prompt.group for one in prepared.placed}
+    found = [COMPANY]
+    if not groups.intersection(WITHOUT_TRIGGER):
+        found.append("No prompt lacks the trigger: drift cannot be measured.")
+    if not groups.intersection(WITH_TRIGGER):
+        found.append("No prompt has the trigger: likeness and diversity cannot be measured.")
+    return found
+
+
+def _check_batch(batch: Scalar) -> None:
+    if not isinstance(batch, int) or batch < 1:
+        raise BadInputError(f"batch is {batch}, and must be 1 or more.\nFix: --batch 16")
 
 
 GRID = Tool(
@@ -338,4 +366,7 @@ GRID = Tool(
     reads=("lora", "dataset", "base"),
     writes=("samples",),
     measure=grid,
+    named=named,
+    holds=is_drawn,
+    version=2,
 )

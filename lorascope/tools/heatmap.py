@@ -21,7 +21,7 @@ from lorascope.metrics import similarity
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, finite
 from lorascope.run import digest
-from lorascope.tools.pictures import drawing_size
+from lorascope.tools.cells import drawing_size
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base
@@ -109,7 +109,7 @@ def heatmap(
             lora,
             strength,
             seed,
-            drawing_size(dataset, base),
+            drawing_size(dataset.resolution, native=base.size),
             settings,
         )
         pictures.append(picture)

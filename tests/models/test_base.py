@@ -11,8 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lorascope.errors import BadInputError, MissingInputError, ShapeError
 from lorascope.io.lora_file import write_lora
-from lorascope.models import single_file
-from lorascope.models.base import Conditioning, base_digest, load_base
+from lorascope.models import base as base_module
+from lorascope.models import preparing, single_file
+from lorascope.models.base import Conditioning, base_digest, load_base, prepared, shared_base
+from lorascope.models.devices import device_of
+from lorascope.models.lora import module_names
 from tests import pipelines
 
 KINDS = {"sd1": "epsilon", "sd2": "v_prediction", "sdxl": "epsilon"}
@@ -434,3 +437,77 @@ def test_an_inpainting_model_and_a_refiner_are_refused(made):
 def test_unknown_formats_and_devices_are_refused(folder, options):
     with pytest.raises(BadInputError, match=next(iter(options.values()))):
         load_base(str(folder), **options)
+
+
+def test_the_last_base_model_opened_is_kept_and_no_other(folder, tmp_path, monkeypatch):
+    opened = []
+
+    def watch(name):
+        opened.append(name)
+        return load_base(name, device="cpu")
+
+    monkeypatch.setattr(base_module, "load_base", watch)
+    monkeypatch.setattr(base_module, "_SHARED", {})
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    first = shared_base(str(copy))
+    assert shared_base(str(copy)) is first
+    assert opened == [str(copy)]
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes())  # another state, be its bytes the same
+    second = shared_base(str(copy))
+    assert second is not first
+    shared_base(str(folder))
+    assert shared_base(str(copy)) is not second
+    assert opened == [str(copy), str(copy), str(folder), str(copy)]
+    with pytest.raises(MissingInputError):
+        shared_base(str(tmp_path / "nothing"))
+
+
+def test_of_several_cards_a_process_of_torchrun_takes_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert device_of("auto") == torch.device("cuda")
+    for rank, card in (("0", 0), ("1", 1), ("3", 1)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert device_of("auto") == torch.device("cuda", card)
+    assert device_of("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == torch.device("cpu")
+
+
+def test_a_compiled_unet_keeps_its_names_and_can_be_had_back(tmp_path, monkeypatch):
+    base = pipelines.base_of(pipelines.sd1(tmp_path))
+    names, calls = list(module_names(base)), []
+
+    def fake_compile(call, **_options):
+        def compiled(*args, **options):
+            calls.append(1)
+            return call(*args, **options)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    monkeypatch.setattr(preparing.shutil, "which", lambda _name: "/usr/bin/c++")
+    latents, cond = torch.zeros(1, 4, 8, 8), base.encode_prompts(["cat"])
+    plain = base.predict(latents, torch.tensor([5]), cond)
+    assert prepared(base, compiled=True) is base
+    prepared(base, compiled=True)
+    assert torch.equal(base.predict(latents, torch.tensor([5]), cond), plain)
+    assert list(module_names(base)) == names
+    assert len(calls) == 1
+    prepared(base)
+    base.predict(latents, torch.tensor([5]), cond)
+    assert len(calls) == 1
+    monkeypatch.setattr(preparing.shutil, "which", lambda _name: None)
+    with pytest.raises(BadInputError, match="no C\\+\\+ compiler"):
+        prepared(base, compiled=True)
+
+
+def test_a_picture_is_decoded_the_same_whatever_is_decoded_beside_it(bases):
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    together = bases["sd1"].decode(latents)
+    assert together.shape == (5, 64, 64, 3)
+    for place in range(5):
+        assert (bases["sd1"].decode(latents[place : place + 1])[0] == together[place]).all()

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,18 @@ import pytest
 import torch
 
 from lorascope.errors import BadInputError
-from lorascope.io.lora_file import LoraFile, LoraModule, read_lora, write_lora
-from lorascope.models.lora import LoraMismatchError, Merger, architecture, merged, module_names
+from lorascope.io.lora_file import BaseBoundModule, LoraFile, LoraModule, read_lora, write_lora
+from lorascope.models.lora import (
+    LoraMismatchError,
+    Merger,
+    architecture,
+    delta,
+    merged,
+    merged_all,
+    module_names,
+    touches_text,
+)
+from lorascope.models.texts import texts_for
 from tests import pipelines
 
 DOWN = "lora_unet_down_blocks_0_"
@@ -219,3 +230,151 @@ def test_the_architecture_shows_in_the_width_of_the_text(width, metadata, answer
         ATTENTION, np.zeros((2, width), np.float32), np.zeros((8, 2), np.float32), 2.0
     )
     assert architecture(lora_of([module], metadata=metadata)) == answer
+
+
+def files_of(base, folder, count, names=LAYERS["sd1"]):
+    for number in range(count):
+        modules = pipelines.random_modules(base, names, seed=number)
+        write_lora(folder / f"{number}.safetensors", modules, {})
+    return [folder / f"{number}.safetensors" for number in range(count)]
+
+
+def test_an_epoch_after_fifty_swaps_is_the_epoch_loaded_fresh_to_the_bit(tmp_path, base):
+    files = files_of(base, tmp_path, 4)
+    merger = Merger(base)
+    for turn in range(50):
+        file, strength = files[turn % 4], (1.0, 0.6, 1.4, 0.0)[turn // 4 % 4]
+        merger.apply(read_lora(file), strength=strength, text_strength=strength / 2)
+    merger.apply(read_lora(files[2]))
+    swapped = weights(base)
+    fresh = pipelines.base_of(pipelines.sd1(tmp_path / "fresh"))
+    Merger(fresh).apply(read_lora(files[2]))
+    assert all(torch.equal(weight, swapped[name]) for name, weight in weights(fresh).items())
+
+
+def test_several_loras_add_up_from_the_base_model(base):
+    before = weights(base)
+    one, two = (
+        lora_of(pipelines.random_modules(base, names, seed=seed))
+        for seed, names in enumerate([LAYERS["sd1"][:5], LAYERS["sd1"][3:]])
+    )
+    merger = Merger(base)
+    merger.apply_all([(one, 0.5, None), (two, 2.0, -1.0)])
+    now = weights(base)
+    for name, weight in before.items():
+        wanted = weight.clone()
+        if name in one.modules:
+            wanted += delta(one.modules[name], weight, strength=0.5)
+        if name in two.modules:
+            factor = 2.0 if name.startswith("lora_unet") else -1.0
+            wanted += delta(two.modules[name], weight, strength=factor)
+        torch.testing.assert_close(now[name], wanted, atol=1e-6, rtol=1e-6)
+    merger.apply_all([(two, 2.0, -1.0), (one, 0.5, None)])
+    for name, weight in weights(base).items():
+        torch.testing.assert_close(now[name], weight, atol=1e-6, rtol=1e-6)
+    merger.apply_all([])
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(base).items())
+
+
+def test_one_of_several_is_merged_as_if_it_were_alone(base):
+    one, two = (
+        lora_of(pipelines.random_modules(base, LAYERS["sd1"], seed=seed)) for seed in (0, 1)
+    )
+    Merger(base).apply(one, strength=0.7)
+    alone = weights(base)
+    with merged_all(base, [(one, 0.7, None), (two, 0.0, None)]):
+        assert all(torch.equal(weight, alone[name]) for name, weight in weights(base).items())
+
+
+@pytest.mark.parametrize("loras", [0, 2])
+def test_no_lora_and_strengths_of_zero_are_the_base_model_to_the_bit(base, loras):
+    before = weights(base)
+    several = [
+        (lora_of(pipelines.random_modules(base, LAYERS["sd1"], seed=seed)), 0.0, 0.0)
+        for seed in range(loras)
+    ]
+    Merger(base).apply(lora_of(pipelines.random_modules(base, LAYERS["sd1"], seed=9)))
+    with merged_all(base, several):
+        assert not base.merged
+        assert all(torch.equal(weight, before[name]) for name, weight in weights(base).items())
+
+
+def test_weights_that_both_loras_touch_are_written_once_and_others_not_at_all(base, monkeypatch):
+    one, two = (
+        lora_of(pipelines.random_modules(base, names, seed=seed))
+        for seed, names in enumerate([LAYERS["sd1"][:4], LAYERS["sd1"][3:6]])
+    )
+    merger = Merger(base)
+    merger.apply(one)
+    versions = {name: layer.weight._version for name, layer in module_names(base).items()}
+    merger.apply(two)
+    written = {
+        name: layer.weight._version - versions[name] for name, layer in module_names(base).items()
+    }
+    assert {name for name, times in written.items() if times} == set(LAYERS["sd1"][:6])
+    assert set(written.values()) == {0, 1}
+    merger.apply_all([])
+    versions = {name: layer.weight._version for name, layer in module_names(base).items()}
+    merger.apply_all([])
+    assert versions == {name: layer.weight._version for name, layer in module_names(base).items()}
+
+
+def test_updates_that_depend_on_the_weight_are_computed_from_the_base_model(base):
+    plain, other = pipelines.random_modules(base, [ATTENTION] * 2)
+    norms = np.linspace(1, 2, 8, dtype=np.float32).reshape(8, 1)
+    dora = dataclasses.replace(other, magnitude=norms)
+    ia3 = BaseBoundModule(
+        ATTENTION,
+        "IA3",
+        {"weight": np.linspace(-1, 1, 8, dtype=np.float32), "on_input": np.zeros(1, np.float32)},
+        0.0,
+    )
+    before = weights(base)[ATTENTION]
+    wanted = before.clone()
+    loras = []
+    for module, strength in ((plain, 0.5), (dora, 0.8), (ia3, 1.5)):
+        wanted += delta(module, before, strength=strength)
+        bound = {ATTENTION: module} if module is ia3 else {}
+        lora = dataclasses.replace(lora_of([] if bound else [module]), bound=bound)
+        loras.append((lora, strength, None))
+    for order in (loras, loras[::-1]):
+        with merged_all(base, order):
+            torch.testing.assert_close(weights(base)[ATTENTION], wanted, atol=1e-6, rtol=1e-5)
+    assert torch.equal(weights(base)[ATTENTION], before)
+
+
+def test_of_several_loras_one_that_does_not_fit_stops_all(base):
+    fitting, (module,) = (pipelines.random_modules(base, [name]) for name in (TEXT, ATTENTION))
+    small = LoraModule(ATTENTION, module.down[:, :-1], module.up, 1.0)
+    Merger(base).apply(lora_of(fitting))
+    before = weights(base)
+    with (
+        pytest.raises(LoraMismatchError),
+        merged_all(base, [(lora_of([module]), 1.0, None), (lora_of([small]), 1.0, None)]),
+    ):
+        raise AssertionError("it fits")
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(base).items())
+
+
+def test_encoded_texts_are_shared_by_what_leaves_the_text_encoders_alone(tmp_path, base):
+    unet_file, text_file = tmp_path / "unet" / "0.safetensors", tmp_path / "text" / "0.safetensors"
+    for file, name in ((unet_file, ATTENTION), (text_file, TEXT)):
+        file.parent.mkdir()
+        files_of(base, file.parent, 1, [name])
+    unet, text = read_lora(unet_file), read_lora(text_file)
+    assert not touches_text(unet)
+    assert touches_text(text)
+    assert not touches_text(text, 0.0)
+    own = texts_for(base, [])
+    assert texts_for(base, [(unet, 1.0, None)]) is own
+    assert texts_for(base, [(text, 1.0, 0.0)]) is own
+    changed = texts_for(base, [(text, 1.0, None)])
+    assert changed is not own
+    assert texts_for(base, [(unet, 0.5, None), (read_lora(text_file), 0.2, 1.0)]) is changed
+    assert texts_for(base, [(text, 0.5, None)]) is not changed
+    files_of(base, text_file.parent, 1, [TEXT, ATTENTION])
+    assert texts_for(base, [(read_lora(text_file), 1.0, None)]) is not changed
+    assert texts_for(base, []) is own
+    assert len(base.texts) == 2
+    unknown = lora_of(pipelines.random_modules(base, [TEXT]))
+    assert texts_for(base, [(unknown, 1.0, None)]) is not texts_for(base, [(unknown, 1.0, None)])

@@ -257,7 +257,7 @@ def test_a_half_precision_merge_is_the_exact_sum_rounded_once(tmp_path):
 
 
 def test_a_weight_merged_in_pieces_of_rows_is_merged_whole(base, monkeypatch):
-    monkeypatch.setattr("lorascope.models.lora.PIECE", 50)  # three of eight rows at once
+    monkeypatch.setattr("lorascope.models.updates.PIECE", 50)  # three of eight rows at once
     module, before = one_of_each()[0], everything(base)[LAYER]
     Merger(base).apply(lora_of(module))
     torch.testing.assert_close(everything(base)[LAYER], before + delta(module, before))
