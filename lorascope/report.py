@@ -110,7 +110,12 @@ def measures_as_text(measured: Mapping[str, Evidence]) -> str:
             about = {name: row[name] for name in ("epoch", "strength", "kind")}
             wanted = {name: row[name] for name in columns if name in row}
             rows.setdefault(row["row"], dict(about)).update(wanted)
-    columns = ("epoch", "strength", "kind", *(name for names in MEASURED.values() for name in names))
+    columns = (
+        "epoch",
+        "strength",
+        "kind",
+        *(name for names in MEASURED.values() for name in names),
+    )
     lines = table_as_lines("measured, row by row", list(rows.values()), columns)
     for tool, evidence in measured.items():
         for caveat in evidence.measured.caveats:

@@ -2,8 +2,8 @@
 
 from lorascope.rules import (
     broken,
-    capture,
     captions,
+    capture,
     choice,
     copying,
     fidelity,

@@ -37,8 +37,8 @@ TO_GO = (0.05, 0.3)  # share of the held-out depth that is still to go before th
 LIKENESS = (0.85, 0.5)  # 1 = as near as training images are to each other
 RISE = (0.05, 0.3)  # of the held-out loss over its minimum, in depths
 GAP = (0.5, 1.0)  # held-out minus training loss, in depths: what is learnt by heart
-LEAK = (0.4, 0.7)  # change of unrelated pictures, in spreads of the base model's pictures
-CAPTURE = (0.3, 0.7)  # likeness of pictures whose prompt lacks the trigger, beyond the base's
+LEAK = (0.5, 0.9)  # change of unrelated pictures, in usual distances of the base model's pictures
+CAPTURE = (0.2, 0.5)  # likeness of pictures whose prompt lacks the trigger, beyond the base's
 COPY = (0.8, 0.33)  # nearest training image : second nearest, beside held-out images; Favero 2025
 UNDER = {"to_go": 3.0, "likeness": 2.0}  # weights of the items that speak for underfit
 OVER = {"rise": 3.0, "gap": 3.0, "leak": 2.0, "capture": 1.0, "copy": 1.0}  # for overfit

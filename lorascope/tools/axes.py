@@ -6,7 +6,6 @@ from typing import Any
 
 from lorascope.errors import BadInputError
 
-
 MOST_SEEDS = 10_000  # that a range may stand for
 MOST_STEPS = 1000
 LARGEST_SIDE = 4096  # px

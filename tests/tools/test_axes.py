@@ -87,7 +87,7 @@ def test_sampling_steps_are_whole_and_at_most_a_thousand():
 
 def test_a_name_that_is_not_known_is_answered_with_those_that_are():
     assert axes.choices("sampler", "ddim,euler,ddim", ("ddim", "euler")) == ("ddim", "euler")
-    with pytest.raises(BadInputError, match="'magic' is no sampler.\nFix: .*ddim, euler"):
+    with pytest.raises(BadInputError, match=r"'magic' is no sampler\.\nFix: .*ddim, euler"):
         axes.choices("sampler", "magic", ("ddim", "euler"))
 
 
