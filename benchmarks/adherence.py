@@ -34,7 +34,7 @@ from lorascope.models.sampling import sample
 from lorascope.progress import track
 from lorascope.run import Run
 from lorascope.tools import adherence
-from lorascope.tools.obeying import OTHERS
+from lorascope.tools.pictures.obeying import OTHERS
 
 Array = NDArray[Any]
 Wanted = Mapping[str, str]  # attribute -> tag

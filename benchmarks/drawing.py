@@ -44,8 +44,8 @@ from lorascope.models.lora import Merger, module_names
 from lorascope.models.sampling import draw_shots, make_scheduler
 from lorascope.models.shots import Shot
 from lorascope.models.single_file import CONFIGS
-from lorascope.tools.cells import Applied, Cell, Weights, make_cell
-from lorascope.tools.drawing import draw
+from lorascope.tools.drawing.cells import Applied, Cell, Weights, make_cell
+from lorascope.tools.drawing.draw import draw
 
 RESULTS = Path(__file__).parent / "results" / "drawing.json"
 BATCH, GUIDANCE, SAMPLER, LORAS = 16, 5.0, "dpm++2m", 2

@@ -29,8 +29,8 @@ from lorascope.models.base import load_base
 from lorascope.models.lora import Merger
 from lorascope.records import Measured
 from lorascope.run import Run
+from lorascope.tools.held_out.questions import Asker, Item, Questions, stratified
 from lorascope.tools.loss import loss
-from lorascope.tools.questions import Asker, Item, Questions, stratified
 from lorascope.tools.vae import at_training_size
 
 RESULTS = Path(__file__).parent / "results" / "heldout.json"

@@ -24,9 +24,9 @@ from lorascope.io.lora_file import LoraModule, write_lora
 from lorascope.models import lora  # here, so that a process begins to draw at once
 from lorascope.models.base import load_base
 from lorascope.models.shots import Shot
-from lorascope.tools import drawing
-from lorascope.tools.cells import Applied, Cell, Weights, make_cell
-from lorascope.tools.plan import RECORD
+from lorascope.tools.drawing import draw as drawing
+from lorascope.tools.drawing.cells import Applied, Cell, Weights, make_cell
+from lorascope.tools.drawing.plan import RECORD
 
 RESULTS = Path(__file__).parent / "results" / "killing.json"
 KILLS, SEED = 200, 0

@@ -48,8 +48,8 @@ from lorascope.models.sampling import sample
 from lorascope.models.sources import base_digest
 from lorascope.progress import track
 from lorascope.run import Run
-from lorascope.tools.features import kept_features
-from lorascope.tools.own_encoders import BaseEncoder, Encoder, LatentEncoder
+from lorascope.tools.pictures.features import kept_features
+from lorascope.tools.pictures.own_encoders import BaseEncoder, Encoder, LatentEncoder
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base

@@ -28,7 +28,7 @@ from lorascope.records import Evidence, Measured, Row, Table
 from lorascope.rules import strength as rules
 from lorascope.run import Run
 from lorascope.tools.artefacts import artefacts
-from lorascope.tools.prompts import group_of
+from lorascope.tools.drawing.prompts import group_of
 from lorascope.tools.stress import stress
 from trainer.config import config_from
 from trainer.loop import train

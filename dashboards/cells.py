@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.records import Evidence, Row, Scalar, Table
-from lorascope.tools.picture_sets import BASE, LORA, TRIGGER_OFF
+from lorascope.tools.pictures.sets import BASE, LORA, TRIGGER_OFF
 from lorascope.viewer.axes import ACROSS, ANY, DOWN, KINDS, Kind, axes_of, complete
 
 STRIP_GROUP = "trigger"  # the prompts that call the subject up

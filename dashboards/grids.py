@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboards import cells, components, layouts, measures, opened, parts, strip
 from lorascope.records import Evidence, Row
-from lorascope.tools.picture_sets import BASE
+from lorascope.tools.pictures.sets import BASE
 from lorascope.viewer.axes import Kind
 from lorascope.viewer.overlays import Overlay
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dashboards import cells, thumbs
 from dashboards.charts import SHAPES
 from lorascope.records import EpochFit, Fit, Row
-from lorascope.tools.picture_sets import BASE, TRIGGER_OFF
+from lorascope.tools.pictures.sets import BASE, TRIGGER_OFF
 from lorascope.viewer.overlays import Overlay
 
 SIZE = 112  # px, the least width of a cell

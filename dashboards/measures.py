@@ -10,7 +10,7 @@ from dashboards import cells, charts, parts
 from lorascope.records import Evidence, Measurement, Row, Scalar, Table, Tool
 from lorascope.run import PICTURES, Run
 from lorascope.tools import TOOLS
-from lorascope.tools.picture_sets import LORA, TRIGGER_OFF
+from lorascope.tools.pictures.sets import LORA, TRIGGER_OFF
 from lorascope.viewer.overlays import MEANINGS, Overlay, Overlays, overlays_of
 
 FIRST = (

@@ -14,7 +14,7 @@ from lorascope.io.dataset_file import read_dataset
 from lorascope.io.sample_list import LIST, TYPES
 from lorascope.records import Evidence, Row, Scalar, Table
 from lorascope.run import Run
-from lorascope.tools.picture_sets import Picture, read_pictures
+from lorascope.tools.pictures.sets import Picture, read_pictures
 
 Place = tuple[Scalar, Scalar]  # index of the prompt and its text: one column
 

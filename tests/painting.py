@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from lorascope.models import base as base_module
-from lorascope.tools import cells as naming
-from lorascope.tools import drawing, plan
+from lorascope.tools.drawing import cells as naming
+from lorascope.tools.drawing import draw as drawing
+from lorascope.tools.drawing import plan
 
 
 class Noise:

@@ -6,7 +6,8 @@ import pytest
 from lorascope.io.event_file import Events, Series
 from lorascope.records import Confidence, Evidence, Measured, Measurement, Row, Severity
 from lorascope.rules.logs import DIVERGED, RULES_OF_LOGS
-from lorascope.tools import log_reading, logged
+from lorascope.tools.logs import logged
+from lorascope.tools.logs import reading as log_reading
 
 STEPS = 2000
 HELD_OUT: list[Row] = [

@@ -68,7 +68,7 @@ def _of_others(run: "Run", pictures: str, *, as_json: bool) -> None:
     """Measure and show pictures that are there already: a trainer's samples, an older grid."""
     from lorascope.io.dataset_file import read_dataset
     from lorascope.run import PICTURES
-    from lorascope.tools.picture_sets import read_pictures
+    from lorascope.tools.pictures.sets import read_pictures
     from lorascope.viewer import write_viewer_of
 
     given = asking.pictures_of(run, pictures)

@@ -224,7 +224,7 @@ def _prompts_text(prompts: str) -> str:
             return prompts
     except OSError:  # too long for a path
         return prompts
-    from lorascope.tools.prompts import prompts_text
+    from lorascope.tools.drawing.prompts import prompts_text
 
     return prompts_text(Path(prompts))
 

@@ -12,9 +12,9 @@ from lorascope.io.dataset_file import read_dataset
 from lorascope.metrics.adherence import PromptScale
 from lorascope.metrics.intervals import interval
 from lorascope.records import Inputs, Measured, Measurement, Tool
-from lorascope.tools.features import encoder_digest, features_of
-from lorascope.tools.likelihoods import Asked, listener
-from lorascope.tools.obeying import (
+from lorascope.tools.pictures.features import encoder_digest, features_of
+from lorascope.tools.pictures.likelihoods import Asked, listener
+from lorascope.tools.pictures.obeying import (
     CAPTION,
     NEW,
     OTHER,
@@ -25,7 +25,7 @@ from lorascope.tools.obeying import (
     others_of,
     some_of,
 )
-from lorascope.tools.picture_sets import PictureSet, read_pictures
+from lorascope.tools.pictures.sets import PictureSet, read_pictures
 
 Array = NDArray[Any]
 

@@ -21,8 +21,8 @@ from lorascope.metrics.artefacts import (
 from lorascope.metrics.strengths import SPOILT
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, cell
-from lorascope.tools.picture_rows import over_prompts, row_facts
-from lorascope.tools.picture_sets import BASE, Picture, PictureSet, read_pictures
+from lorascope.tools.pictures.rows import over_prompts, row_facts
+from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures
 
 Floats = NDArray[np.float64]
 

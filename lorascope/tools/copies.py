@@ -21,16 +21,16 @@ from lorascope.metrics.intervals import interval
 from lorascope.metrics.similarity import cosines, gist
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, cell
-from lorascope.tools.features import (
+from lorascope.tools.drawing.prompts import WITH_TRIGGER
+from lorascope.tools.pictures.features import (
     OWN,
     encoder_digest,
     features_of,
     features_of_images,
     open_encoder,
 )
-from lorascope.tools.picture_rows import over_prompts, row_facts
-from lorascope.tools.picture_sets import BASE, Picture, PictureSet, read_pictures
-from lorascope.tools.prompts import WITH_TRIGGER
+from lorascope.tools.pictures.rows import over_prompts, row_facts
+from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -10,9 +10,9 @@ from lorascope.metrics.similarity import distances
 from lorascope.metrics.spread import relative_spread, spread
 from lorascope.metrics.vendi import alike, vendi
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
-from lorascope.tools.described import Described, describe, interval_of_pairs
-from lorascope.tools.features import encoder_digest
-from lorascope.tools.picture_rows import over_prompts, row_facts
+from lorascope.tools.pictures.described import Described, describe, interval_of_pairs
+from lorascope.tools.pictures.features import encoder_digest
+from lorascope.tools.pictures.rows import over_prompts, row_facts
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -10,11 +10,11 @@ from lorascope.metrics.similarity import pixel_change
 from lorascope.metrics.spread import spread
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool, cell
-from lorascope.tools.described import Described, describe
-from lorascope.tools.features import UNREADABLE, encoder_digest
 from lorascope.tools.likeness import doubts as likeness_doubts
 from lorascope.tools.likeness import scale_of
-from lorascope.tools.picture_rows import over_prompts, row_facts
+from lorascope.tools.pictures.described import Described, describe
+from lorascope.tools.pictures.features import UNREADABLE, encoder_digest
+from lorascope.tools.pictures.rows import over_prompts, row_facts
 
 Floats = NDArray[np.float64]
 

@@ -16,12 +16,13 @@ from lorascope.models.shots import SAMPLER_NAMES, UNIT
 from lorascope.models.sources import MINIATURE, base_digest
 from lorascope.progress import announce
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
-from lorascope.tools import axes as reading
-from lorascope.tools import companions, drawing
-from lorascope.tools.cells import Applied, Cell, drawing_size
-from lorascope.tools.layout import Axes, Placed, as_row, columns, layers, place
-from lorascope.tools.plan import Plan, counted, learn_speed, plan_of
-from lorascope.tools.prompts import (
+from lorascope.tools.drawing import axes as reading
+from lorascope.tools.drawing import companions
+from lorascope.tools.drawing import draw as drawing
+from lorascope.tools.drawing.cells import Applied, Cell, drawing_size
+from lorascope.tools.drawing.layout import Axes, Placed, as_row, columns, layers, place
+from lorascope.tools.drawing.plan import Plan, counted, learn_speed, plan_of
+from lorascope.tools.drawing.prompts import (
     WITH_TRIGGER,
     WITHOUT_TRIGGER,
     Prompt,
@@ -30,7 +31,7 @@ from lorascope.tools.prompts import (
     group_of,
     trigger_off,
 )
-from lorascope.tools.sheet import row_labels, write_sheet
+from lorascope.tools.drawing.sheet import row_labels, write_sheet
 
 NO_EPOCH, LAST, ALL = "none", "last", "all"  # what --trigger-off takes beside epochs
 MOST_CLIP_SKIP = 12

@@ -21,7 +21,7 @@ from lorascope.metrics import similarity
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, finite
 from lorascope.run import digest
-from lorascope.tools.cells import drawing_size
+from lorascope.tools.drawing.cells import drawing_size
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base

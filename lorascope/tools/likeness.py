@@ -8,9 +8,9 @@ from lorascope.metrics.intervals import interval
 from lorascope.metrics.likeness import LikenessScale
 from lorascope.metrics.similarity import cosines
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool, cell
-from lorascope.tools.described import FEW_REFERENCES, Described, References, describe
-from lorascope.tools.features import encoder_digest
-from lorascope.tools.picture_rows import over_prompts, row_facts
+from lorascope.tools.pictures.described import FEW_REFERENCES, Described, References, describe
+from lorascope.tools.pictures.features import encoder_digest
+from lorascope.tools.pictures.rows import over_prompts, row_facts
 
 Floats = NDArray[np.float64]
 

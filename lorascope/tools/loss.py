@@ -15,11 +15,11 @@ from lorascope.io.dataset_file import read_dataset
 from lorascope.io.lora_file import read_lora
 from lorascope.progress import announce, duration, track
 from lorascope.records import Inputs, Measured, Tool
-from lorascope.tools.asked_images import Plan, choose
-from lorascope.tools.logged import describe_logs
-from lorascope.tools.losses import KEPT, Answers, sum_up
-from lorascope.tools.prompts import without_trigger
-from lorascope.tools.questions import SAME_ANSWER, Asker, Questions, Shelf, stratified
+from lorascope.tools.drawing.prompts import without_trigger
+from lorascope.tools.held_out.asked_images import Plan, choose
+from lorascope.tools.held_out.losses import KEPT, Answers, sum_up
+from lorascope.tools.held_out.questions import SAME_ANSWER, Asker, Questions, Shelf, stratified
+from lorascope.tools.logs.logged import describe_logs
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base

@@ -12,13 +12,13 @@ from lorascope.io.dataset_file import Dataset, read_dataset
 from lorascope.io.lora_file import read_lora
 from lorascope.models.shots import SAMPLER_NAMES, UNIT, Shot
 from lorascope.records import Inputs, Measured, Tool
-from lorascope.tools import axes
-from lorascope.tools.features import encoder_digest
-from lorascope.tools.prompts import Prompt, choose_prompts
-from lorascope.tools.sampled_stress import drawn
-from lorascope.tools.stress_sheet import write_sheet
-from lorascope.tools.stress_tables import Told, of_drawn, of_guesses, together
-from lorascope.tools.x0_stress import FEWEST, LATENTS, guesses, noised
+from lorascope.tools.drawing import axes
+from lorascope.tools.drawing.prompts import Prompt, choose_prompts
+from lorascope.tools.pictures.features import encoder_digest
+from lorascope.tools.strengths.sampled import drawn
+from lorascope.tools.strengths.sheet import write_sheet
+from lorascope.tools.strengths.tables import Told, of_drawn, of_guesses, together
+from lorascope.tools.strengths.x0 import FEWEST, LATENTS, guesses, noised
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base

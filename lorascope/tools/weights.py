@@ -17,9 +17,9 @@ from lorascope.io.checkpoints import (
 from lorascope.io.train_metadata import settings
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Tool
-from lorascope.tools import against_base
-from lorascope.tools.against_base import BaseWeights
-from lorascope.tools.checkpoint_facts import (
+from lorascope.tools.files import against_base
+from lorascope.tools.files.against_base import BaseWeights
+from lorascope.tools.files.checkpoint_facts import (
     PLAIN,
     Looked,
     at_cap_share,
@@ -29,8 +29,8 @@ from lorascope.tools.checkpoint_facts import (
     module_rows,
     part_of,
 )
-from lorascope.tools.file_facts import about_file, differing_keys
-from lorascope.tools.growth import Journey
+from lorascope.tools.files.file_facts import about_file, differing_keys
+from lorascope.tools.files.growth import Journey
 
 __all__ = ["WEIGHTS", "block_of", "look_at_files", "part_of", "weights"]
 

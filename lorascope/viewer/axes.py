@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.records import Row, Scalar
-from lorascope.tools.picture_sets import BASE, LORA, TRIGGER_OFF
+from lorascope.tools.pictures.sets import BASE, LORA, TRIGGER_OFF
 
 DOWN, ACROSS = "down", "across"
 ANY = -1  # a value that does not apply: the base model has no strength

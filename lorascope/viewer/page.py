@@ -15,7 +15,7 @@ from lorascope.io.dataset_file import Dataset, read_dataset
 from lorascope.progress import track
 from lorascope.records import Evidence, Row, Scalar
 from lorascope.run import Run
-from lorascope.tools.picture_sets import PictureSet
+from lorascope.tools.pictures.sets import PictureSet
 from lorascope.viewer.axes import complete
 from lorascope.viewer.data import (
     NEAREST,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorascope.models.features import answer_of
-from lorascope.tools.own_encoders import BaseEncoder, LatentEncoder
+from lorascope.tools.pictures.own_encoders import BaseEncoder, LatentEncoder
 from tests import pipelines
 
 FAMILIES = {"sd1": (pipelines.sd1, 1), "sd2": (pipelines.sd2, 1), "sdxl": (pipelines.sdxl, 1)}

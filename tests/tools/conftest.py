@@ -10,8 +10,8 @@ from lorascope.io.checkpoints import Checkpoint
 from lorascope.io.event_file import Events, Series
 from lorascope.io.lora_file import LoraModule, write_lora
 from lorascope.records import Measured
-from lorascope.tools import log_reading
-from lorascope.tools.logged import describe_logs
+from lorascope.tools.logs import reading as log_reading
+from lorascope.tools.logs.logged import describe_logs
 
 PER_EPOCH = 50
 TRAINED = {"ss_num_batches_per_epoch": str(PER_EPOCH)}

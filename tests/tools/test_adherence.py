@@ -17,7 +17,7 @@ from lorascope.io.images import write_png
 from lorascope.models.encoders import Clip
 from lorascope.run import Run, defaults
 from lorascope.tools.adherence import ADHERENCE, adherence
-from lorascope.tools.obeying import asked_of
+from lorascope.tools.pictures.obeying import asked_of
 
 COLOURS = {
     "red": (200, 20, 20),

@@ -10,7 +10,7 @@ from lorascope.io.images import write_png
 from lorascope.metrics.artefacts import MEASURES
 from lorascope.run import run_of
 from lorascope.tools.artefacts import ARTEFACTS, artefacts
-from lorascope.tools.picture_sets import TYPES
+from lorascope.tools.pictures.sets import TYPES
 from tests.metrics.test_artefacts import blotch, burn, drawing
 
 PROMPTS = ("zyx", "zyx, smile", "zyx, sky", "a house")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lorascope.errors import BadInputError
-from lorascope.tools import described
 from lorascope.tools.diversity import diversity
+from lorascope.tools.pictures import described
 from tests import picture_grids
 from tests.picture_grids import SUBJECT, Colours, spots
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lorascope.tools import described
 from lorascope.tools.drift import drift
+from lorascope.tools.pictures import described
 from tests import picture_grids
 from tests.picture_grids import PROMPTS, SIDE, SUBJECT, Colours, spots
 

@@ -7,8 +7,8 @@ import pytest
 
 from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.dataset_file import read_dataset, write_dataset
-from lorascope.tools import described
 from lorascope.tools.likeness import LIKENESS, likeness
+from lorascope.tools.pictures import described
 from tests import picture_grids
 from tests.picture_grids import PROMPTS, SIDE, SUBJECT, Colours, spots
 

@@ -21,9 +21,10 @@ from lorascope.models.base import Base
 from lorascope.models.lora import Merger, merged, module_names
 from lorascope.records import Measured, seed_from
 from lorascope.run import Run
-from lorascope.tools import LOSS, questions
+from lorascope.tools import LOSS
+from lorascope.tools.drawing.prompts import UNRELATED
+from lorascope.tools.held_out import questions
 from lorascope.tools.loss import loss
-from lorascope.tools.prompts import UNRELATED
 from tests import pipelines
 
 FEW = {"strata": 2, "draws": 1}

@@ -10,10 +10,10 @@ from lorascope.io.dataset_file import Dataset, DatasetImage, read_dataset, write
 from lorascope.io.images import read_image, write_png
 from lorascope.io.lora_file import LoraModule, read_lora, write_lora
 from lorascope.models import base as base_module
-from lorascope.tools import sampled_stress
 from lorascope.tools import stress as stress_module
+from lorascope.tools.strengths import sampled as sampled_stress
+from lorascope.tools.strengths.x0 import guesses, noised
 from lorascope.tools.stress import STRESS, stress
-from lorascope.tools.x0_stress import guesses, noised
 from tests import pipelines
 from tests.metrics.test_artefacts import drawing
 
@@ -86,7 +86,7 @@ def painter(monkeypatch):
     blotches come beyond it."""
     painted = []
     monkeypatch.setattr(sampled_stress, "encoder_of", lambda *_: Colours())
-    monkeypatch.setattr("lorascope.tools.cells.base_digest", lambda _: "tiny")
+    monkeypatch.setattr("lorascope.tools.drawing.cells.base_digest", lambda _: "tiny")
     subject = np.mean([drawing(np.random.default_rng(n)) for n in range(8)], axis=(0, 1, 2))
 
     def draw(cells, samples, **_):

@@ -7,7 +7,7 @@ import pytest
 
 from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.lora_file import LoraModule, write_lora
-from lorascope.tools.against_base import intruders
+from lorascope.tools.files.against_base import intruders
 from lorascope.tools.weights import block_of, look_at_files, part_of, weights
 
 UNET = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"

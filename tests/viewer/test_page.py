@@ -13,7 +13,7 @@ import pytest
 from lorascope import storage
 from lorascope.errors import MissingInputError, StorageError
 from lorascope.run import Run
-from lorascope.tools.picture_sets import Picture, PictureSet
+from lorascope.tools.pictures.sets import Picture, PictureSet
 from lorascope.viewer import page_of, thumbnails, write_viewer, write_viewer_of
 from tests.viewer.conftest import HOSTILE, PROMPTS, SIDE, evidence, picture, save
 

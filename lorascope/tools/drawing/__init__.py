@@ -1,0 +1,1 @@
+"""What a grid and the stress curve draw with: options, prompts, cells, and the drawing itself."""

@@ -1,0 +1,1 @@
+"""What the held-out loss is made of: images, questions, answers."""
