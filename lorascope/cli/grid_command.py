@@ -58,7 +58,7 @@ def call(
         return
     given = run.pictures(drawn)
     measured = {} if draw_only else asking.measure_pictures(run, given)
-    pages = [_write_page(run, drawn, measured)]
+    pages = [write_page(run, drawn, measured)]
     if gif:
         pages.append(_write_gif(run, drawn, gif))
     _say(run, drawn, measured, pages, as_json=as_json)
@@ -78,7 +78,8 @@ def _of_others(run: "Run", pictures: str, *, as_json: bool) -> None:
     _say(run, None, measured, [page], as_json=as_json)
 
 
-def _write_page(run: "Run", drawn: "Evidence", measured: Mapping[str, "Evidence"]) -> Path:
+def write_page(run: "Run", drawn: "Evidence", measured: Mapping[str, "Evidence"]) -> Path:
+    """Write the page of a grid."""
     from lorascope.viewer import write_viewer
 
     return write_viewer(run, drawn, measured, run.place("samples") / PAGE)

@@ -242,17 +242,21 @@ def measure_all(run: Any, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     from lorascope.verdict import verdict
 
     failed: dict[str, str] = {}
+    answers: dict[str, Any] = {}
     pictures = asking.GRID_PICTURES
     for name in sorted(wanted, key=lambda name: name in OF_THE_BEST):
         params = dict(wanted[name])
         if name in OF_THE_BEST and (best := verdict(run).best) is not None:
             params |= {OF_THE_BEST[name]: best.epoch if name == "heatmap" else str(best.epoch)}
         try:
-            found = asking.ask(run, load_tool(name), pictures=pictures, **params)
-            pictures = found.id if name == "grid" else pictures
+            answers[name] = asking.ask(run, load_tool(name), pictures=pictures, **params)
+            pictures = answers[name].id if name == "grid" else pictures
         except StorageError:
             raise
         except LorascopeError as error:  # one question without an answer does not end the others
             failed[name] = str(error)
             click.echo(f"{name} could not be measured: {safe(str(error))}", err=True)
+    if "grid" in answers:
+        measured = {name: answers[name] for name in asking.MEASURES if name in answers}
+        grid_command.write_page(run, answers["grid"], measured)
     return failed

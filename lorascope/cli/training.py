@@ -28,7 +28,8 @@ def demo(out: Path, no_open: bool, port: int | None) -> None:
     run = _demo().make(out)
     measure_all(run, PRESETS["standard"])
     click.echo(report.as_text(verdict(run)))
-    click.echo(f"\nThe grid as one picture: {Run(out).place('samples') / 'grid.png'}")
+    samples = Run(out).place("samples")
+    click.echo(f"\nThe grid, to walk through: {samples / 'grid.html'}; as one picture: grid.png")
     if no_open:
         click.echo(f"The dashboard: lorascope dashboard {out}")
         return

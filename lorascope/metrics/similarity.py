@@ -1,7 +1,6 @@
 """How alike pictures are, with features that need no network of their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,37 +16,6 @@ NEIGHBOURS = 3  # of the reference pictures, each sample is compared with its ne
 SAME = 0.1  # of the median distance: two training images nearer than that count as one
 LEAST = 0.02  # cosine between the two anchors of a scale
 GIST = 16  # px a side of the blurred picture that copies are looked for in
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Copies:
-    """The training images, as they are looked for in samples; near-duplicates count once.
-
-    Attributes
-    ----------
-    names : tuple of str
-    gists : (M, F) array
-        As `gist` makes them.
-    """
-
-    names: tuple[str, ...]
-    gists: Features
-
-    @classmethod
-    def among(cls, names: Sequence[str], gists: Features) -> "Copies":
-        """Keep one of every group of near-duplicates."""
-        kept = distinct(gists)
-        return cls(tuple(names[place] for place in kept), gists[kept])
-
-    def nearest(self, picture: NDArray[np.uint8]) -> tuple[str, float | None]:
-        """Name the nearest training image, with the ratio of `nearest_ratio`.
-
-        The ratio is None where only one distinct training image is there.
-        """
-        if len(self.names) < 2:
-            return self.names[0], None
-        place, _, ratio = nearest_ratio(gist(picture), self.gists)
-        return self.names[place], ratio
 
 
 def layout(maps: Array, *, levels: Sequence[int] = LEVELS) -> Features:
@@ -241,67 +209,6 @@ def usual_distance(features: Features) -> float:
         return 0.0
     apart = distances(features, features)
     return float(np.median(apart[np.triu_indices(len(features), 1)]))
-
-
-def distinct(features: Features, *, same: float = SAME) -> list[int]:
-    """Pick one of every group of near-duplicates.
-
-    Parameters
-    ----------
-    features : (N, F) array
-    same : float
-        Two pictures are the same when nearer than this share of the median distance.
-
-    Returns
-    -------
-    list of int
-        Row numbers, rising; the first of each group.
-    """
-    if len(features) < 2:
-        return list(range(len(features)))
-    apart = distances(features, features)
-    limit = same * usual_distance(features)
-    kept: list[int] = []
-    for row in range(len(features)):
-        if not kept or apart[row, kept].min() > limit:
-            kept.append(row)
-    return kept
-
-
-def nearest_ratio(sample: NDArray[np.float64], references: Features) -> tuple[int, float, float]:
-    """Find the nearest reference, and how much nearer it is than the second nearest.
-
-    Parameters
-    ----------
-    sample : (F,) array
-    references : (M, F) array
-        Distinct pictures, at least two.
-
-    Returns
-    -------
-    nearest : int
-        Row number of the nearest.
-    distance : float
-        Root mean square difference to it.
-    ratio : float
-        That distance over the one to the second nearest: 0 for a copy, 1 for no favourite.
-
-    Raises
-    ------
-    ShapeError
-        There are fewer than two references, or they have other features.
-
-    Notes
-    -----
-    A ratio under 1/3 in pixels is called a copy by Yoon et al., Diffusion probabilistic models
-    generalize when they fail to memorize, 2023.
-    """
-    if len(references) < 2:
-        raise ShapeError("A nearest ratio needs two references.")
-    found = distances(sample[None], references)[0]
-    order = np.argsort(found, kind="stable")
-    first, second = float(found[order[0]]), float(found[order[1]])
-    return int(order[0]), first, first / second if second > 0 else 1.0
 
 
 def pixel_change(picture: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:

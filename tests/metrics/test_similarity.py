@@ -5,7 +5,6 @@ import pytest
 
 from lorascope.errors import ShapeError
 from lorascope.metrics import similarity
-from lorascope.metrics.similarity import Copies
 
 
 def test_layout_of_a_plain_map_is_its_value_and_no_deviation():
@@ -67,39 +66,6 @@ def test_cosines_refuse_other_features_and_no_reference():
 def test_distances_are_root_mean_squares():
     found = similarity.distances(np.array([[0.0, 0.0]]), np.array([[3.0, 3.0], [0.0, 2.0]]))
     assert found == pytest.approx(np.array([[3, 2**0.5]]))
-
-
-def test_near_duplicates_count_once(rng):
-    pictures = rng.normal(size=(6, 30))
-    pictures[3] = pictures[1] + 1e-3
-    assert similarity.distinct(pictures) == [0, 1, 2, 4, 5]
-    assert similarity.distinct(pictures[:1]) == [0]
-
-
-def test_the_nearest_ratio_is_zero_for_a_copy_and_one_for_no_favourite():
-    references = np.array([[0.0, 0.0], [4.0, 0.0]])
-    assert similarity.nearest_ratio(np.array([4.0, 0.0]), references) == (1, 0.0, 0.0)
-    assert similarity.nearest_ratio(np.array([2.0, 0.0]), references)[2] == pytest.approx(1)
-    with pytest.raises(ShapeError, match="two"):
-        similarity.nearest_ratio(references[0], references[:1])
-
-
-def test_a_noisy_copy_is_found_and_named_even_beside_its_twin(rng):
-    pictures = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    pictures[5] = pictures[2]
-    gists = np.stack([similarity.gist(p) for p in pictures])
-    copies = Copies.among([f"{i}.png" for i in range(6)], gists)
-    noisy = (pictures[5] * 0.98 + rng.integers(0, 5, (32, 32, 3))).astype(np.uint8)
-    name, ratio = copies.nearest(noisy)
-    assert name == "2.png"
-    assert ratio < 1 / 3
-    assert copies.nearest(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))[1] > 0.8
-
-
-def test_with_one_training_image_there_is_no_ratio():
-    picture = np.zeros((16, 16, 3), np.uint8)
-    copies = Copies.among(["only.png"], similarity.gist(picture)[None])
-    assert copies.nearest(picture) == ("only.png", None)
 
 
 def test_pixel_change_goes_from_the_same_to_black_against_white():
