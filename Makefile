@@ -33,6 +33,14 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.swapping
 	test -d $(OUT) || $(BIN)/lorascope demo --out $(OUT) --no-open
 	$(BIN)/python -m benchmarks.heldout $(OUT)
+	$(BIN)/python -m benchmarks.again $(OUT)
+	$(BIN)/python -m benchmarks.drawing
+	$(BIN)/python -m benchmarks.killing
+	$(BIN)/python -m benchmarks.viewer
+	$(BIN)/python -m benchmarks.likeness $(OUT) --work runs/likeness
+	$(BIN)/python -m benchmarks.adherence $(OUT)
+	$(BIN)/python -m benchmarks.copies runs/copies
+	$(BIN)/python -m benchmarks.stress --work runs/stress
 
 # The CPU build of torch is enough; where only the CUDA build is on offer, that one is taken.
 $(VENV)/.ready: pyproject.toml constraints.txt
