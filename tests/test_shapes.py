@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorascope.cli.asking import ask
 from lorascope.io.images import write_png
 from lorascope.run import Run
 from lorascope.tools import TOOLS
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "loss": {"strata": 2, "draws": 1},
-    "grid": {"steps": 2, "prompts": "sks cat|red hat"},
+    "grid": {"steps": "2", "prompts": "sks cat|sks castle|red hat|house"},
     "heatmap": {"steps": 2},
+    "stress": {"strengths": "0,1,2", "form": "both", "steps": 2},
 }
 SHAPES = {"sd1": pipelines.sd1, "sd2": pipelines.sd2, "sdxl": pipelines.sdxl}
 
@@ -54,7 +56,7 @@ def trained(request, tmp_path_factory) -> Run:
 
 def test_every_tool_measures_a_lora_trained_on_it(trained):
     for tool in TOOLS:
-        evidence = trained.measure(tool, **SMALL.get(tool.name, {}))
+        evidence = ask(trained, tool, **SMALL.get(tool.name, {}))
         assert evidence.measured.numbers, tool.name
     answer = verdict(trained)
     assert answer.not_measured == ()

@@ -168,9 +168,9 @@ def _write(
     room = max(budget - words, budget // 4) * 3 // 4  # base64 takes four bytes for three
     album = _album(run, files, overlays, room, named=named)
     data |= picture_data(full, overlays, album)
-    with storage.replacing(path) as partial, partial.open("wb") as out:
-        for part in _parts(title, as_json(data), album.all):
-            out.write(part)
+    content = b"".join(_parts(title, as_json(data), album.all))
+    if not (path.is_file() and path.read_bytes() == content):
+        storage.write_bytes(path, content)
     return path
 
 

@@ -328,8 +328,14 @@ def test_what_was_there_stays_where_the_file_cannot_be_written(drawn, page, monk
 
     monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(StorageError, match="disk is full"):
-        write_viewer(run, grid, {}, page)
+        write_viewer(run, grid, {}, page, budget=2_000)
     assert page.read_bytes() == before
+
+
+def test_a_page_that_would_be_the_same_is_left_alone(drawn, page):
+    run, grid, _ = drawn
+    written = write_viewer(run, grid, {}, page).stat().st_mtime_ns
+    assert write_viewer(run, grid, {}, page).stat().st_mtime_ns == written
 
 
 def test_a_folder_that_cannot_hold_small_copies_is_an_error_that_says_so(drawn, page):
