@@ -1,17 +1,14 @@
 """The pictures that another trainer drew while it trained, in the form of the grid's cells."""
 
-import csv
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dashboards import cells
-from lorascope import tables
 from lorascope.errors import LorascopeError
 from lorascope.io.dataset_file import read_dataset
-from lorascope.io.sample_list import LIST, TYPES
+from lorascope.io.sample_list import LIST, read_list
 from lorascope.records import Evidence, Row, Scalar, Table
 from lorascope.run import Run
 from lorascope.tools.pictures.sets import Picture, read_pictures
@@ -83,36 +80,13 @@ def _listed(run: Run) -> Sequence[Picture]:
 @functools.lru_cache(maxsize=64)
 def _read(folder: Path, run: Path, _mtime_ns: int) -> Samples:
     """Read a table once for each state that it was seen in."""
-    try:
-        lines = csv.reader(io.StringIO((folder / LIST).read_text("utf-8", "replace"), newline=""))
-        header, *rest = [line for line in lines if line]
-    except (OSError, ValueError, csv.Error):
-        return Samples(unread=1)
-    if set(TYPES) - set(header):
-        return Samples(unread=1 + len(rest))
-    rows = [_row(header, line) for line in rest]
-    sound = [row for row in rows if row is not None]
-    placed = sorted((row for row in sound if row["epoch"] is not None), key=_order)
+    listed = read_list(folder)
+    placed = sorted((row for row in listed.rows if row["epoch"] is not None), key=_order)
     return Samples(
         cells=_cells(placed, folder.relative_to(run)),
-        between=len(sound) - len(placed),
-        unread=len(rows) - len(sound),
+        between=len(listed.rows) - len(placed),
+        unread=listed.damaged,
     )
-
-
-def _row(header: Sequence[str], line: Sequence[str]) -> Row | None:
-    """Give one row its types; None where it is damaged or names no file of the folder."""
-    if len(line) != len(header):
-        return None
-    text = io.StringIO()
-    csv.writer(text).writerows([header, line])
-    try:
-        (row,) = tables.from_csv(text.getvalue(), TYPES)
-    except (ValueError, KeyError):
-        return None
-    file, epoch = str(row["file"]), row["epoch"]
-    inside = Path(file).name == file and file not in ("", "..") and "\0" not in file
-    return row if inside and not (isinstance(epoch, int) and epoch < 0) else None
 
 
 def _cells(rows: Sequence[Row], folder: Path) -> Table:

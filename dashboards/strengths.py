@@ -81,6 +81,8 @@ def sentences(row: Row) -> list[str]:
 def between(row: Row, name: str) -> str:
     """Write an interval; one that runs off the curve has no upper end."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None:
+        return "one item, no interval"
     if name == "saturation" and row["saturation_open"]:
         return f"95 % from {value(low)}, its end was not reached"
     return f"95 % {value(low)} to {value(high)}"

@@ -20,6 +20,17 @@ from lorascope.records import (
 WIDTH = 96
 SENTENCES = ("text", "sentence")
 MOST_ROWS = 40  # of a table on a terminal
+# What a grid's measures say in one column each: tool -> columns of its table `epochs`.
+# Columns that tell rows of a grid apart, shown where they differ.
+APART = ("strength", "text_strength", "base", "companions", "kind")
+MEASURED: Mapping[str, tuple[str, ...]] = {
+    "likeness": ("likeness",),
+    "adherence": ("adherence",),
+    "diversity": ("diversity",),
+    "drift": ("drift", "class_likeness"),
+    "copies": ("copy_ratio", "patch_share"),
+    "artefacts": ("artefact_z",),
+}
 # Tables that a terminal shows under a tool's numbers, and the columns that say most.
 SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "loss": {
@@ -39,16 +50,12 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "hashes": ("file", "autov2", "autov3", "legacy"),
         "broken": ("file", "why"),
     },
+    **{
+        tool: {"epochs": ("epoch", *APART,
+                          *(f"{name}{end}" for name in names for end in ("", "_low", "_high")))}
+        for tool, names in MEASURED.items()
+    },
 }  # fmt: skip
-# What a grid's measures say in one column each: tool -> columns of its table `epochs`.
-MEASURED: Mapping[str, tuple[str, ...]] = {
-    "likeness": ("likeness",),
-    "adherence": ("adherence",),
-    "diversity": ("diversity",),
-    "drift": ("drift", "class_likeness"),
-    "copies": ("copy_ratio", "patch_share"),
-    "artefacts": ("artefact_z",),
-}
 SHAPES = {Fit.UNDERFIT: "▽", Fit.GOOD: "●", Fit.OVERFIT: "△", Fit.UNCERTAIN: "?"}
 MARKS = {Severity.ERROR: "✗", Severity.WARNING: "▲", Severity.INFO: "·"}
 ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -102,21 +109,27 @@ def evidence_as_text(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def measures_as_text(measured: Mapping[str, Evidence]) -> str:
-    """Write what was measured of pictures for a terminal: a line per row, a column per measure."""
+def measures_as_text(measured: Mapping[str, Evidence], *, grid: Evidence | None = None) -> str:
+    """Write what was measured of pictures for a terminal: a line per row, a column per measure.
+
+    Parameters
+    ----------
+    measured : mapping of str to Evidence
+        By tool.
+    grid : Evidence, optional
+        Whose pictures they are: its table ``rows`` tells the rows apart.
+    """
+    facts = {row["row"]: row for row in grid.table("rows")} if grid else {}
     rows: dict[Scalar, dict[str, Scalar]] = {}
     for tool, columns in MEASURED.items():
         for row in measured[tool].table("epochs") if tool in measured else ():
-            about = {name: row[name] for name in ("epoch", "strength", "kind")}
-            wanted = {name: row[name] for name in columns if name in row}
-            rows.setdefault(row["row"], dict(about)).update(wanted)
-    columns = (
-        "epoch",
-        "strength",
-        "kind",
-        *(name for names in MEASURED.values() for name in names),
-    )
-    lines = table_as_lines("measured, row by row", list(rows.values()), columns)
+            about = {**row, **facts.get(row["row"], {})}
+            line = rows.setdefault(row["row"], {k: about.get(k) for k in ("epoch", *APART)})
+            line |= {name: row[name] for name in columns if name in row}
+    found = list(rows.values())
+    apart = [name for name in APART if len({row[name] for row in found}) > 1]
+    values = (name for names in MEASURED.values() for name in names)
+    lines = table_as_lines("measured, row by row", found, ("epoch", *apart, *values))
     for tool, evidence in measured.items():
         for caveat in evidence.measured.caveats:
             lines += _wrapped(f"{tool}: {caveat}", "  ")

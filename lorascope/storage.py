@@ -106,7 +106,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     why = WHY.get(error.errno or 0, error.strerror or str(error))
     return StorageError(
         f"Cannot write {path}: {why}. Nothing that was already written is lost.\n"
-        "Fix: make room or choose another folder with --out, then give the same command again."
+        "Fix: make room or choose another folder, then give the same command again."
     )
 
 

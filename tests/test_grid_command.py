@@ -19,6 +19,8 @@ from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.dataset_file import Dataset, DatasetImage, write_dataset
 from lorascope.io.images import read_image, write_png
 from lorascope.models.sources import base_digest
+from lorascope.records import Evidence, Measured
+from lorascope.report import measures_as_text
 from lorascope.run import Run
 from tests.conftest import EPOCHS, held_out_curve, measure_all
 from tests.painting import replace_engine
@@ -118,6 +120,29 @@ def test_a_measure_without_a_grid_says_what_to_type(tiny_run):
     shown = CliRunner().invoke(cli, ["likeness", str(tiny_run.path)])
     assert shown.exit_code == 2
     assert f"Fix: lorascope grid {tiny_run.path}" in shown.output
+
+
+def test_pictures_that_are_there_are_measured_and_not_drawn(tiny_run, painter):
+    for more in ("--dry-run", "--draw-only"):
+        shown = typed(tiny_run.path, "--pictures", "trainer", more)
+        assert shown.exit_code == 2
+        assert "draw a grid" in shown.output
+
+
+def test_rows_of_the_answer_can_be_told_apart(tiny_run, painter):
+    typed(tiny_run.path, *FEW, "--strengths", "0.5,1", "--epochs", "1")
+    drawn = tiny_run.latest("grid")
+    rows = [{**row, "likeness": 0.1} for row in drawn.table("rows")]
+    likeness = Evidence(
+        tool="likeness",
+        version=1,
+        params={},
+        inputs={},
+        measured=Measured(numbers=(), tables={"epochs": rows}),
+    )
+    said = measures_as_text({"likeness": likeness}, grid=drawn)
+    assert "strength  text_strength" in said
+    assert "companions" not in said
 
 
 def test_only_the_first_of_several_processes_measures(tiny_run, painter, monkeypatch):

@@ -74,6 +74,15 @@ def pictures_of(run: "Run", which: str) -> Mapping[str, Path]:
     return run.pictures(known[which])
 
 
+def said_of_pictures(run: "Run", which: str) -> str:
+    """Say which pictures were measured."""
+    if which == TRAINER_PICTURES:
+        return f"what was drawn while training, in {run.place('drawn')}"
+    found = run.chosen(load_tool("grid"))
+    asked = found.id if found and which == GRID_PICTURES else which
+    return f"of the grid {asked}"
+
+
 def measure_pictures(run: "Run", given: Mapping[str, Path]) -> dict[str, "Evidence"]:
     """Measure pictures in every way; what cannot be measured is said and passed over."""
     from lorascope.cli.shared import remark

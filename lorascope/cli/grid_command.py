@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 TRIGGER_OFF = "trigger-off"  # rows that are a repetition
 PAGE = "grid.html"  # in the run's samples
-PAGE_OF_TRAINER = "trainer.html"
 EXTRA = [
     click.Option(
         ["--dry-run"], is_flag=True, help="Say what would be drawn and what it costs, and stop."
@@ -44,6 +43,10 @@ def call(
 ) -> None:
     """Draw a grid, measure it, and write its page; or do so with a trainer's own samples."""
     if pictures != asking.GRID_PICTURES:
+        if dry_run or draw_only or gif:
+            raise click.UsageError(
+                "--pictures measures what is there: --dry-run, --draw-only and --gif draw a grid."
+            )
         _of_others(run, pictures, as_json=as_json)
         return
     params = {**params, "epochs": asking.meant_epochs(run, str(params["epochs"]))}
@@ -74,7 +77,8 @@ def _of_others(run: "Run", pictures: str, *, as_json: bool) -> None:
     given = asking.pictures_of(run, pictures)
     found = read_pictures(given[PICTURES], read_dataset(run.input("dataset")))
     measured = asking.measure_pictures(run, given)
-    page = write_viewer_of(found, measured, run.place("samples") / PAGE_OF_TRAINER)
+    name = f"{pictures}.html" if found.by_trainer else f"grid-{pictures}.html"
+    page = write_viewer_of(found, measured, run.place("samples") / name)
     _say(run, None, measured, [page], as_json=as_json)
 
 
@@ -124,6 +128,6 @@ def _say(
     if drawn:
         click.echo(report.evidence_as_text(drawn))
         click.echo(f"Stored in {run.evidence_file(drawn, 'json')}")
-    click.echo(report.measures_as_text(measured))
+    click.echo(report.measures_as_text(measured, grid=drawn))
     for page in pages:
         click.echo(f"To look at: {page}")

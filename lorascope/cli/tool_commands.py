@@ -93,6 +93,8 @@ def command_for(tool: Tool) -> click.Command:
             click.echo(json.dumps(report.evidence_as_dict(evidence), indent=2))
             return
         click.echo(report.evidence_as_text(evidence))
+        if "pictures" in extra:
+            click.echo(f"Pictures: {asking.said_of_pictures(opened, extra['pictures'])}")
         click.echo(f"Stored in {opened.evidence_file(evidence, 'json')}")
 
     path = click.Argument(
@@ -116,7 +118,10 @@ def _extra_options(tool: Tool) -> list[click.Option]:
     draws = tool.name == "grid"
     if not draws and "pictures" not in tool.reads:
         return []
-    about = "Whose: grid, trainer (what another trainer drew), or the id of a grid's evidence."
+    about = (
+        "Whose: grid (the one that the verdict hears: asked with the fewest options), trainer "
+        "(what another trainer drew), or the id of a grid's evidence."
+    )
     option = click.Option(
         ["--pictures"], default=asking.GRID_PICTURES, show_default=True, help=about
     )

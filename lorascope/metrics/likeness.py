@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 FLOOR = 1e-3  # of the largest unit: a feature that never varies must not become infinite
 SHRINK = 0.1  # of the mean variance is left in every direction
+DIGITS = 12  # of a likeness: beyond them lies rounding
 MOST_ORIGINS = 64  # of the base model's pictures that the scale is laid over
 
 
@@ -217,7 +218,7 @@ class LikenessScale:
         """
         if not self.laid:
             return {}
-        values = (self.at_zero - self.zero) / (self.one - self.zero)
+        values = self._placed(self.at_zero)
         return dict(zip(_places(count).tolist(), values.tolist(), strict=True))
 
     def likeness(self, raw: Features) -> Floats | None:
@@ -237,7 +238,11 @@ class LikenessScale:
         if not self.laid:
             return None
         near = nearest_of(self.cosines(raw), self.among)
-        return np.asarray((near - self.zero) / (self.one - self.zero))
+        return self._placed(near)
+
+    def _placed(self, near: Floats) -> Floats:
+        """Place nearness on the scale, without what is rounding alone."""
+        return np.asarray(np.round((near - self.zero) / (self.one - self.zero), DIGITS) + 0.0)
 
 
 def nearest_of(found: Floats, among: int, *, neighbours: int = NEIGHBOURS) -> Floats:

@@ -123,7 +123,7 @@ def encode(
         if not 1 <= place < len(layers):
             raise BadInputError(
                 f"clip skip {clip_skip} is out of range: this text encoder allows 1 to "
-                f"{len(layers) - (2 if two else 1)}."
+                f"{len(layers) - (2 if two else 1)}.\nFix: --clip-skip 1"
             )
         hidden = layers[-place] if two else _final_norm(encoder)(layers[-place])
         states.append(hidden.float().reshape(len(prompts), -1, hidden.shape[-1]))

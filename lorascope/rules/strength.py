@@ -1,5 +1,6 @@
 """Strength: a LoRA that is too strong at 1, and pictures that it has spoilt there."""
 
+import math
 from collections.abc import Sequence
 
 from lorascope.records import Confidence, Finding, Row, Severity
@@ -30,8 +31,9 @@ def _overstrong(seen: Seen, row: Row) -> Finding | None:
     low = isinstance(best, float) and best < LOW_BEST and number(row, "lost") > LEAST_LOST
     if not (early or low):
         return None
-    sure = (early and number(row, "saturation_high") <= EARLY_SATURATION) or (
-        low and number(row, "best_high") < LOW_BEST and number(row, "lost_low") > LEAST_LOST
+    spoilt_by, best_by = (number(row, f"{name}_high", math.inf) for name in ("saturation", "best"))
+    sure = (early and spoilt_by <= EARLY_SATURATION) or (
+        low and best_by < LOW_BEST and number(row, "lost_low") > LEAST_LOST
     )
     drawn = row["form"] == "sampled"
     said = [f"pictures spoil from strength {number(row, 'saturation'):.2f} on"] if early else []

@@ -1,5 +1,6 @@
 """Adherence: do the pictures show what their prompts ask for, beyond the trigger?"""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.errors import BadInputError
+from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.dataset_file import read_dataset
 from lorascope.metrics.adherence import PromptScale
 from lorascope.metrics.intervals import interval
-from lorascope.records import Inputs, Measured, Measurement, Tool
+from lorascope.models.encoder_files import NAMED
+from lorascope.records import Inputs, Measured, Measurement, Scalar, Tool
 from lorascope.tools.pictures.features import encoder_digest, features_of
 from lorascope.tools.pictures.likelihoods import Asked, listener
 from lorascope.tools.pictures.obeying import (
@@ -31,6 +33,7 @@ Array = NDArray[Any]
 
 BAND = (0.0, 1.0)  # of the noise schedule: all of it; benchmarks/results/adherence.json
 MOST_STRATA = 64
+TAKES = "Fix: --features base, --features clip, or a folder with a CLIP."
 
 
 def adherence(
@@ -107,6 +110,25 @@ def _check(strata: int) -> None:
         )
 
 
+def _judge(options: Mapping[str, Scalar]) -> Mapping[str, str]:
+    """Say which bytes the judge is."""
+    with _judging(str(options["features"])):
+        return encoder_digest(options)
+
+
+@contextlib.contextmanager
+def _judging(name: str) -> Iterator[None]:
+    """Refuse what knows no texts before it is opened, and say what would be taken."""
+    if name.partition(":")[0] in (*NAMED, "latents", "dinov2"):
+        raise BadInputError(f"{name} describes pictures and no texts.\n{TAKES}")
+    try:
+        yield
+    except MissingInputError as error:
+        if name == "clip":  # how to get it is said already
+            raise
+        raise MissingInputError(f"{str(error).splitlines()[0]}\n{TAKES}") from error
+
+
 def _of_base(
     inputs: Inputs, pictures: PictureSet, asked: Sequence[Asked], strata: int, seed: int
 ) -> tuple[dict[Asked, Array], tuple[str, ...]]:
@@ -131,12 +153,10 @@ def _of_clip(
     """Compare pictures and texts as CLIP sees them."""
     from lorascope.models.encoders import Clip, load_encoder
 
-    clip = load_encoder(name)
+    with _judging(name):
+        clip = load_encoder(name)
     if not isinstance(clip, Clip):
-        raise BadInputError(
-            f"{name} describes pictures and no texts.\n"
-            "Fix: --features base, --features clip, or a folder with a CLIP."
-        )
+        raise BadInputError(f"{name} describes pictures and no texts.\n{TAKES}")
     if not asked:
         return {}, ()
     seen = features_of(pictures, clip, inputs["features"]).astype(np.float64)
@@ -185,7 +205,7 @@ ADHERENCE = Tool(
     asks="Do the pictures show what their prompts ask for?",
     reads=("pictures", "dataset", "base"),
     writes=("features",),
-    named=encoder_digest,
+    named=_judge,
     measure=adherence,
     page="grid",
 )

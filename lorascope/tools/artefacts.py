@@ -1,6 +1,5 @@
 """Artefacts: are the pictures burnt, blotchy or noisy, beyond base model and training images?"""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from lorascope.metrics.strengths import SPOILT
 from lorascope.progress import track
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool, cell
 from lorascope.tools.pictures.rows import over_prompts, row_facts
-from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures
+from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures, usual_size
 
 Floats = NDArray[np.float64]
 
@@ -155,7 +154,7 @@ def _yardstick(
         str(name): Usual.among(values[of_base & (names == name)])
         for name in np.unique(names[of_base])
     }
-    trained, doubts = training_values(dataset, _usual_size(pictures, dataset))
+    trained, doubts = training_values(dataset, usual_size(pictures, dataset))
     training = Usual.among(trained) if len(trained) else None
     if not bases and training is None:
         raise BadInputError(
@@ -177,12 +176,6 @@ def _yardstick(
     elif training.n < FEW:
         doubts.append(f"There are {training.n} training images: their spread is a guess.")
     return Yardstick(bases=bases, training=training), doubts
-
-
-def _usual_size(pictures: PictureSet, dataset: Dataset) -> tuple[int, int]:
-    """Width and height of most pictures; where they are not known, what was trained at."""
-    sizes = Counter((p.width, p.height) for p in pictures.pictures if p.width and p.height)
-    return sizes.most_common(1)[0][0] if sizes else dataset.resolution
 
 
 def _scores(

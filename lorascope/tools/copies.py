@@ -30,7 +30,7 @@ from lorascope.tools.pictures.features import (
     open_encoder,
 )
 from lorascope.tools.pictures.rows import over_prompts, row_facts
-from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures
+from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures, usual_size
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -79,7 +79,8 @@ def copies(inputs: Inputs, *, features: str = "") -> Measured:
     """
     dataset = read_dataset(inputs["dataset"])
     pictures = read_pictures(inputs["pictures"], dataset)
-    sought = _Sought(dataset)
+    usual = usual_size(pictures, dataset)
+    sought = _Sought(dataset, usual)
     cells, unread = _cells(pictures, sought)
     if not any(row["nearest_train"] for row in cells):
         raise BadInputError(f"Not one picture can be read: {unread[0]}\nFix: draw them again.")
@@ -98,13 +99,15 @@ class _Sought:
     """The training images that are looked for, prepared once for every size of picture."""
 
     dataset: Dataset
+    usual: Size  # of the pictures
     distinct: list[DatasetImage] = field(init=False)  # one of every group of near-duplicates
     unread: list[str] = field(default_factory=list)
     prepared: dict[Size, list[Prepared]] = field(default_factory=dict)
     gists: dict[Size, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        size = compared_size(*self.dataset.resolution)
+        known = all(self.dataset.resolution)
+        size = compared_size(*(self.dataset.resolution if known else self.usual))
         images, found = [], []
         for image in track(self.dataset.train, label="training images"):
             try:
@@ -181,7 +184,7 @@ def _cells(pictures: PictureSet, sought: _Sought) -> tuple[list[dict[str, Scalar
 
 def _held_out(dataset: Dataset, like: Picture, sought: _Sought) -> list[Row]:
     """Look for the held-out images, as if they were pictures of the set."""
-    size = (like.width, like.height) if like.width and like.height else dataset.resolution
+    size = (like.width, like.height) if like.width and like.height else sought.usual
     rows: list[Row] = []
     for image in track(dataset.held_out, label="held-out images"):
         try:
@@ -255,7 +258,8 @@ def _add_features(
     folder: Path = inputs["features"]
     here = features_of(pictures, encoder, folder).astype(np.float64)
     like = pictures.pictures[0]
-    size = (like.width, like.height) if like.width and like.height else dataset.resolution
+    known_size = like.width and like.height
+    size = (like.width, like.height) if known_size else usual_size(pictures, dataset)
     training = features_of_images(dataset, dataset.train, size, encoder, folder)
     known = np.flatnonzero(np.isfinite(training).all(axis=1))
     for row, values in zip(cells, here, strict=True):

@@ -172,7 +172,8 @@ def _doubts(described: Described) -> list[str]:
         for _, places in described.rows()
     )
     if most < FEW:
-        found.append(f"A Vendi score of {most} pictures says little; take {FEW} or more.")
+        counted = "1 picture" if most == 1 else f"{most} pictures"
+        found.append(f"A Vendi score of {counted} says little; take {FEW} or more.")
     return found
 
 

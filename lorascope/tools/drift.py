@@ -78,8 +78,8 @@ def drift(inputs: Inputs, *, features: str = "base") -> Measured:
 
 def _usual(described: Described) -> tuple[float, int]:
     """Usual distance between two of the base model's pictures, and of how many."""
-    plain = described.by_base & described.plain
-    chosen = plain if plain.sum() > 1 else described.by_base
+    plain = described.of_scale & described.plain
+    chosen = plain if plain.sum() > 1 else described.of_scale
     if chosen.sum() < 2:
         return 0.0, 0
     placed = described.space.place(described.features[chosen])

@@ -1,57 +1,31 @@
 """Grid: what does each epoch draw, beside the base model, from the same prompts and noise?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope import storage
 from lorascope.errors import BadInputError
-from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
-from lorascope.io.dataset_file import Dataset, read_dataset
 from lorascope.io.images import whole_png_size
-from lorascope.io.safetensors_file import read_header
-from lorascope.io.train_settings import settings as settings_of
 from lorascope.models.company import COMPANY
-from lorascope.models.shots import SAMPLER_NAMES, UNIT
-from lorascope.models.sources import MINIATURE, base_digest
+from lorascope.models.sources import base_digest
 from lorascope.progress import announce
 from lorascope.records import Inputs, Measured, Measurement, Row, Scalar, Tool
 from lorascope.tools.drawing import axes as reading
 from lorascope.tools.drawing import companions
 from lorascope.tools.drawing import draw as drawing
-from lorascope.tools.drawing.cells import Applied, Cell, drawing_size
-from lorascope.tools.drawing.layout import Axes, Placed, as_row, columns, layers, place
+from lorascope.tools.drawing.layout import Placed, as_row
 from lorascope.tools.drawing.plan import Plan, counted, learn_speed, plan_of
+from lorascope.tools.drawing.prepare import Prepared, prepare
 from lorascope.tools.drawing.prompts import (
     WITH_TRIGGER,
     WITHOUT_TRIGGER,
-    Prompt,
     as_lines,
-    choose_prompts,
-    group_of,
-    trigger_off,
 )
 from lorascope.tools.drawing.sheet import row_labels, write_sheet
 
-NO_EPOCH, LAST, ALL = "none", "last", "all"  # what --trigger-off takes beside epochs
-MOST_CLIP_SKIP = 12
 OF_A_ROW = ("row", "kind", "epoch", "step", "strength", "text_strength", "base", "companions",
             "lora")  # fmt: skip
 PROMPTS = "prompts.txt"  # the prompts that were drawn last, to be edited
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A grid before a single picture is drawn."""
-
-    placed: tuple[Placed, ...]
-    prompts: tuple[Prompt, ...]
-    left_out: tuple[str, ...]  # checkpoints that cannot be read, in words
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Every picture of the grid, some perhaps at several places."""
-        return [one.cell for one in self.placed]
 
 
 def grid(
@@ -186,26 +160,6 @@ def plan(inputs: Inputs, **asked: Scalar) -> str:
     return "\n".join(lines)
 
 
-def prepare(inputs: Inputs, asked: Mapping[str, Scalar]) -> Prepared:
-    """Read the options and lay the grid out; nothing is opened but names and metadata."""
-    dataset, name = read_dataset(inputs["dataset"]), str(inputs["base"])
-    if not dataset.train:
-        raise BadInputError(
-            f"{inputs['dataset']} lists no training image.\nFix: make the run again from images."
-        )
-    sound, left_out = usable_checkpoints(inputs["lora"])
-    saved = {checkpoint.epoch: checkpoint for checkpoint in sound}
-    chosen = reading.epochs(str(asked["epochs"]), list(saved))
-    off = _trigger_off(str(asked["trigger_off"]), chosen)
-    prompts = choose_prompts(str(asked["prompts"]), dataset, in_world=name == MINIATURE)
-    axes = _axes(asked, name, dataset, sound)
-    rows = layers(axes, [saved[epoch] for epoch in chosen], trigger_off=off)
-    folder = str(asked["lora_dir"])
-    across = columns(axes, [_asked(prompt, dataset, sound, folder) for prompt in prompts])
-    placed = place(rows, across, compiled=bool(asked["compile"]))
-    return Prepared(placed=tuple(placed), prompts=prompts, left_out=left_out)
-
-
 def is_drawn(inputs: Inputs, measured: Measured) -> bool:
     """Tell whether every picture of a grid is still there, whole."""
     sizes = {
@@ -221,80 +175,6 @@ def named(asked: Mapping[str, Scalar]) -> Mapping[str, str]:
     found = dict(companions.named_digests(text, str(asked["lora_dir"])))
     others = [base for base in reading.texts(str(asked["bases"])) if base]
     return found | {f"base {base}": base_digest(base) for base in others}
-
-
-def _axes(
-    asked: Mapping[str, Scalar], base: str, dataset: Dataset, own: Sequence[Checkpoint]
-) -> Axes:
-    text = {name: str(value) for name, value in asked.items()}
-    number = reading.numbers
-    found = reading.read_all(
-        {
-            "companions": lambda: _companions(text["loras"], own, text["lora_dir"]),
-            "strengths": lambda: number("strengths", text["strengths"], example="0.8,1.2"),
-            "text_strengths": lambda: (
-                number("text-strengths", text["text_strengths"], example="0.5,1")
-                if text["text_strengths"].strip()
-                else ()
-            ),
-            "seeds": lambda: reading.seeds(text["seeds"]),
-            "guidances": lambda: number("guidance", text["guidance"], example="5,7", least=0),
-            "steps": lambda: reading.steps(text["steps"]),
-            "samplers": lambda: reading.choices("sampler", text["sampler"], SAMPLER_NAMES),
-            "sizes": lambda: _sizes(text["sizes"], dataset, base),
-            "clip_skip": lambda: _clip_skip(int(asked["clip_skip"] or 0), own),
-        }
-    )
-    others = [name for name in reading.texts(text["bases"]) if name]
-    negatives = reading.texts(text["negatives"])
-    return Axes(bases=tuple(dict.fromkeys([base, *others])), negatives=negatives, **found)
-
-
-def _companions(
-    text: str, own: Sequence[Checkpoint], folder: str
-) -> tuple[tuple[Applied, ...], ...]:
-    sets = [companions.asked_of(part, own, folder) for part in reading.texts(text)]
-    if strange := next((one.text.strip() for one in sets if one.text.strip()), ""):
-        raise BadInputError(f"Cannot read {strange!r} in --loras.\nFix: --loras '<lora:NAME:0.6>'")
-    return tuple(one.companions for one in sets)
-
-
-def _sizes(text: str, dataset: Dataset, base: str) -> tuple[tuple[int, int], ...]:
-    if text.strip():
-        return reading.sizes(text, unit=UNIT)
-    if all(dataset.resolution):
-        return (drawing_size(dataset.resolution),)
-    from lorascope.models.base import shared_base
-
-    native = shared_base(base).size
-    return ((native, native),)
-
-
-def _clip_skip(asked: int, own: Sequence[Checkpoint]) -> int:
-    """Take the text encoder's layer that was asked for, or else the one that was trained with."""
-    if asked < 0 or asked > MOST_CLIP_SKIP:
-        raise BadInputError(
-            f"clip skip is {asked}, and must be from 1 to {MOST_CLIP_SKIP}.\nFix: --clip-skip 2"
-        )
-    if asked or not own:
-        return asked or 1
-    return settings_of(read_header(own[-1].path).metadata).clip_skip or 1
-
-
-def _trigger_off(text: str, chosen: Sequence[int]) -> tuple[int, ...]:
-    word = text.strip().lower()
-    known = {NO_EPOCH: (), "": (), LAST: tuple(chosen[-1:]), ALL: tuple(chosen)}
-    return known[word] if word in known else reading.epochs(text, chosen)
-
-
-def _asked(
-    prompt: Prompt, dataset: Dataset, own: Sequence[Checkpoint], folder: str
-) -> tuple[Prompt, Prompt, companions.Asked]:
-    """Give a prompt without tags, the same without the trigger, and what its tags ask for."""
-    asked = companions.asked_of(prompt.text, own, folder)
-    if asked.tags:
-        prompt = replace(prompt, text=asked.text, group=group_of(asked.text, dataset))
-    return prompt, trigger_off(prompt, dataset), asked
 
 
 def _plan(prepared: Prepared, samples: Path, batch: int) -> Plan:
@@ -318,7 +198,7 @@ def _measured(prepared: Prepared, samples: Path) -> Measured:
             "rows": [{name: row[name] for name in OF_A_ROW} for row in rows],
             "prompts": _prompt_rows(prepared.placed[:width]),
         },
-        caveats=(*prepared.left_out, *_caveats(prepared)),
+        caveats=(*prepared.left_out, *_broken(prepared, samples), *_caveats(prepared)),
     )
 
 
@@ -354,6 +234,17 @@ def _caveats(prepared: Prepared) -> list[str]:
     if not groups.intersection(WITH_TRIGGER):
         found.append("No prompt has the trigger: likeness and diversity cannot be measured.")
     return found
+
+
+def _broken(prepared: Prepared, samples: Path) -> list[str]:
+    """Name the epochs whose numbers ran over, so that nobody believes their black pictures."""
+    names = drawing.broken(prepared.cells, samples)
+    epochs = sorted({one.layer.epoch for one in prepared.placed if one.cell.name in names})
+    return [
+        f"Epoch {epoch} gave pictures of numbers that are not finite: they are black, and what is "
+        "measured of them means nothing."
+        for epoch in epochs
+    ]
 
 
 def _check_batch(batch: Scalar) -> None:

@@ -90,7 +90,7 @@ def likeness(inputs: Inputs, *, features: str = "base") -> Measured:
     return Measured(
         numbers=tuple(_anchors(scale)),
         tables={"cells": cells, "epochs": rows},
-        caveats=(*described.seen, *doubts(described, scale)),
+        caveats=(described.compared, *described.seen, *doubts(described, scale)),
     )
 
 

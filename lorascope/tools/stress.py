@@ -1,16 +1,19 @@
 """Stress: how strong can the LoRA be set before pictures spoil, and where does it work best?"""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lorascope.errors import BadInputError
+from lorascope.errors import BadInputError, MissingInputError
 from lorascope.io.checkpoints import Checkpoint, usable_checkpoints
 from lorascope.io.contact_sheet import shown_size
-from lorascope.io.dataset_file import Dataset, read_dataset
+from lorascope.io.dataset_file import Dataset, DatasetImage, read_dataset
+from lorascope.io.images import read_image
 from lorascope.io.lora_file import read_lora
 from lorascope.models.shots import SAMPLER_NAMES, UNIT, Shot
+from lorascope.models.sources import MINIATURE
 from lorascope.records import Inputs, Measured, Tool
 from lorascope.tools.drawing import axes
 from lorascope.tools.drawing.prompts import Prompt, choose_prompts
@@ -116,15 +119,27 @@ def stress(
     """
     from lorascope.models.base import shared_base
 
-    asked = _strengths(strengths)
     _check(form, latents, batch, sampler)
+    read = axes.read_all(
+        {
+            "strengths": lambda: _strengths(strengths),
+            "seeds": lambda: axes.seeds(seeds),
+            "steps": lambda: axes.steps(str(steps))[0],
+            "guidance": lambda: axes.numbers("guidance", str(guidance), example="5", least=0.0)[0],
+        }
+    )
+    asked = read.pop("strengths")
     dataset = read_dataset(inputs["dataset"])
     sound, left_out = usable_checkpoints(inputs["lora"])
     chosen = _chosen(sound, epochs)
+    in_world = str(inputs["base"]) == MINIATURE
+    found_prompts = choose_prompts(prompts, dataset, in_world=in_world)
+    some = found_prompts if prompts.strip() else _few(found_prompts)
+    _check_images(dataset, 1 if form == "sampled" else FEWEST, trained=form != "x0")
     base = shared_base(str(inputs["base"]))
     found = []
     if form != "x0":
-        shots = _shots(base, dataset, prompts, seeds, steps, guidance, sampler)
+        shots = _shots(base, dataset, some, sampler=sampler, **read)
         found.append(_sampled(base, dataset, chosen, shots, asked, inputs, features, batch))
     if form != "sampled":
         found.append(_by_x0(base, dataset, chosen, asked, latents, seed, batch))
@@ -206,6 +221,29 @@ def _check(form: str, latents: int, batch: int, sampler: str) -> None:
         raise BadInputError(f"{sampler!r} is no sampler.\nFix: {', '.join(SAMPLER_NAMES)}.")
 
 
+def _check_images(dataset: Dataset, wanted: int, *, trained: bool) -> None:
+    """Look for what pictures are compared with, before anything is computed."""
+    if trained and not _readable(dataset, dataset.train, 1):
+        raise BadInputError("No training image can be read.\nFix: lorascope add dataset RUN FOLDER")
+    if (count := _readable(dataset, dataset.images, wanted)) < wanted:
+        raise BadInputError(
+            f"The dataset has {count} image(s) that can be read, and {wanted} are needed.\n"
+            "Fix: lorascope add dataset RUN FOLDER"
+        )
+
+
+def _readable(dataset: Dataset, images: Sequence[DatasetImage], wanted: int) -> int:
+    """Count images that can be read, and stop where there are enough."""
+    count = 0
+    for image in images:
+        with contextlib.suppress(BadInputError, MissingInputError):
+            read_image(dataset.path(image))
+            count += 1
+        if count >= wanted:
+            break
+    return count
+
+
 def _chosen(sound: Sequence[Checkpoint], epochs: str) -> list[Checkpoint]:
     saved = {checkpoint.epoch: checkpoint for checkpoint in sound}
     if not epochs.strip():
@@ -222,14 +260,14 @@ def _chosen(sound: Sequence[Checkpoint], epochs: str) -> list[Checkpoint]:
 def _shots(
     base: "Base",
     dataset: Dataset,
-    prompts: str,
-    seeds: str,
+    prompts: Sequence[Prompt],
+    *,
+    seeds: Sequence[int],
     steps: int,
     guidance: float,
     sampler: str,
 ) -> list[Shot]:
-    """Make prompts x seeds; of the prompts made from the dataset, one of each group."""
-    found = choose_prompts(prompts, dataset, in_world=base.name == "miniature")
+    """Make prompts x seeds."""
     width, height = (round(side / UNIT) * UNIT or base.size for side in dataset.resolution)
     return [
         Shot(
@@ -237,17 +275,16 @@ def _shots(
             seed=one,
             width=width,
             height=height,
-            steps=axes.steps(str(steps))[0],
-            guidance=axes.numbers("guidance", str(guidance), example="5", least=0.0)[0],
+            steps=steps,
+            guidance=guidance,
             sampler=sampler,
         )
-        for prompt, one in itertools.product(
-            found if prompts.strip() else _few(found), axes.seeds(seeds)
-        )
+        for prompt, one in itertools.product(prompts, seeds)
     ]
 
 
 def _few(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Take one of each group of the prompts that were made from the dataset."""
     firsts = [next((p for p in prompts if p.group == group), None) for group in GROUPS]
     return [prompt for prompt in firsts if prompt is not None] or list(prompts[: len(GROUPS)])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lorascope import tables
-from lorascope.errors import BadInputError
+from lorascope.errors import BadInputError, LorascopeError
 from lorascope.io.dataset_file import Dataset, DatasetImage, write_dataset
 from lorascope.io.images import write_png
 from lorascope.models.encoders import Clip
@@ -425,3 +425,10 @@ def test_the_tool_is_asked_through_the_run_and_answered_from_disk_the_second_tim
     assert run.measure(ADHERENCE, given=given).id == first.id
     assert Likelihood.asked == 0
     assert set(defaults(ADHERENCE)) == {"features", "strata", "seed"}
+
+
+@pytest.mark.parametrize("name", ["nonsense", "latents", "dinov2", "dreamsim:x", "sscd:x"])
+def test_the_message_names_what_is_taken(name):
+    said = "Fix: --features base, --features clip, or a folder with a CLIP"
+    with pytest.raises(LorascopeError, match=said):
+        ADHERENCE.named({"features": name})

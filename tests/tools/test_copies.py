@@ -274,3 +274,10 @@ def test_training_images_that_changed_are_asked_anew(inputs):
     kept = tuple(image for image in dataset.images if image.file != before)
     write_dataset(inputs["dataset"], dataclasses.replace(dataset, images=kept))
     assert copies(inputs).tables["cells"][6]["nearest_train"] != before
+
+
+def test_a_dataset_of_unknown_size_is_compared_at_that_of_the_pictures(inputs):
+    known = copies(inputs)
+    dataset = read_dataset(inputs["dataset"])
+    write_dataset(inputs["dataset"], dataclasses.replace(dataset, resolution=(0, 0)))
+    assert copies(inputs).tables == known.tables

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from lorascope import tables
 from lorascope.errors import BadInputError
 from lorascope.tools.diversity import diversity
 from lorascope.tools.pictures import described
+from lorascope.tools.pictures.sets import TYPES
 from tests import picture_grids
 from tests.picture_grids import SUBJECT, Colours, spots
 
@@ -111,3 +113,39 @@ def test_with_neither_base_model_nor_dataset_it_says_so(tmp_path, rng):
         file.unlink()
     with pytest.raises(BadInputError, match="nothing to be measured by"):
         diversity(inputs)
+
+
+def test_a_row_of_another_base_model_changes_no_other_number(tmp_path, rng):
+    """--bases and --loras add rows of kind base: the scale stays that of the first."""
+    drawn = {
+        (row, prompt, seed): spots(ANY + 0.5 * row * (SUBJECT - ANY) * ("zyx" in prompt), rng)
+        for row in range(2)
+        for prompt in picture_grids.PROMPTS
+        for seed in (1, 2)
+    }
+    other = {(2, *key[1:]): spots(255 - ANY, rng, 60.0) for key in drawn if key[0] == 0}
+    picture_grids.images(tmp_path, rng)
+    found = [
+        diversity(picture_grids.grid(tmp_path, rows, lambda *key: (drawn | other)[key]))
+        for rows in (("base", "lora"), ("base", "lora", "base"))
+    ]
+    few, many = found
+    assert few.numbers == many.numbers
+    for name in ("cells", "epochs"):
+        assert list(few.tables[name]) == list(many.tables[name])[: len(few.tables[name])]
+
+
+def test_how_pictures_are_compared_is_said_by_likeness_alone(tmp_path, rng):
+    found = measured(tmp_path, rng)
+    assert not any("compared by" in caveat for caveat in found.caveats)
+
+
+def test_one_picture_is_one_picture(tmp_path, rng):
+    picture_grids.images(tmp_path, rng)
+    inputs = picture_grids.grid(tmp_path, ("base", "lora"), collapsing(rng), seeds=(1,))
+    prompts = [row["prompt"] for row in tables.from_csv(inputs["pictures"].read_text(), TYPES)]
+    lines = inputs["pictures"].read_text().splitlines()
+    asking = lines[1].split(",")
+    assert prompts[0] == "zyx"
+    inputs["pictures"].write_text("\n".join([lines[0], ",".join(asking)]) + "\n")
+    assert any("of 1 picture says" in caveat for caveat in diversity(inputs).caveats)

@@ -149,3 +149,23 @@ def _without_first(folder):
     for file in folder.glob("00-*.png"):
         file.unlink()
     return folder
+
+
+def test_a_row_of_another_base_model_changes_no_other_number(tmp_path, rng):
+    """--bases and --loras add rows of kind base: the scale stays that of the first."""
+    drawn = {
+        (row, prompt, seed): spots(ANY + 0.5 * row * (SUBJECT - ANY) * ("zyx" in prompt), rng)
+        for row in range(2)
+        for prompt in picture_grids.PROMPTS
+        for seed in (1, 2)
+    }
+    other = {(2, *key[1:]): spots(255 - ANY, rng, 60.0) for key in drawn if key[0] == 0}
+    picture_grids.images(tmp_path, rng)
+    found = [
+        drift(picture_grids.grid(tmp_path, rows, lambda *key: (drawn | other)[key]))
+        for rows in (("base", "lora"), ("base", "lora", "base"))
+    ]
+    few, many = found
+    assert few.numbers == many.numbers
+    for name in ("cells", "epochs"):
+        assert list(few.tables[name]) == list(many.tables[name])[: len(few.tables[name])]

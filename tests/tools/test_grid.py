@@ -438,10 +438,63 @@ def test_a_real_pipeline_draws_the_same_pictures_however_many_at_once(inputs, mo
     assert np.abs(base - epoch).max() > 1
 
 
-def test_a_broken_epoch_is_drawn_like_any_other(inputs, model):
+def test_a_checkpoint_whose_parts_do_not_fit_is_left_out_and_the_others_are_drawn(inputs, painter):
+    parts = np.ones((2, 16), np.float32), np.ones((8, 3), np.float32)
+    path = inputs["lora"] / "fern-000003.safetensors"
+    write_lora(path, [LoraModule(LAYERS[0], *parts, 1.0)], {"ss_epoch": "3", "ss_steps": "30"})
+    found = grid(inputs, **QUICK)
+    assert {row["epoch"] for row in found.tables["rows"]} == {0, 1, 2}
+    assert any("Epoch 3 was left out" in caveat for caveat in found.caveats)
+    with pytest.raises(BadInputError, match="Epoch 3 was left out"):
+        grid(inputs, **QUICK, epochs="3")
+
+
+def test_a_cut_checkpoint_that_is_asked_for_says_why_it_is_not_there(inputs, painter):
+    path = inputs["lora"] / "fern-000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadInputError, match=r"(?s)Epoch 2 was left out.*no epoch 2 to draw"):
+        grid(inputs, **QUICK, epochs="2")
+
+
+def test_without_a_trigger_no_row_leaves_it_out(inputs, painter):
+    found = grid(inputs, **QUICK | {"prompts": "dog|person", "trigger_off": "all"})
+    assert {row["kind"] for row in found.tables["rows"]} == {"base", "lora"}
+    alone = grid(inputs, **QUICK | {"strengths": "0", "trigger_off": "all"})
+    assert [row["kind"] for row in alone.tables["rows"]] == ["base"]
+
+
+def test_the_runs_own_lora_is_no_companion_and_equal_sets_count_once(inputs, painter):
+    with pytest.raises(BadInputError, match=r"own LoRA.*\nFix: --strengths"):
+        grid(inputs, **QUICK, loras="<lora:fern-000002:0.6> | ")
+    assert len(grid(inputs, **QUICK, loras=" | ").tables["rows"]) == 3
+
+
+def test_an_epoch_for_trigger_off_that_is_not_drawn_is_named_with_its_option(inputs, painter):
+    with pytest.raises(BadInputError, match="Fix: --trigger-off 1-2"):
+        grid(inputs, **QUICK | {"trigger_off": "3"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "fix"), [("--w 5000", "--w"), ("--w 4", "--w"), ("--s 1001", "--s")]
+)
+def test_what_a_prompt_sets_itself_is_checked_before_anything_is_drawn(inputs, painter, asked, fix):
+    with pytest.raises(BadInputError, match=f"'sks'(?s:.*)Fix:.*{fix}"):
+        grid(inputs, **QUICK | {"prompts": f"sks {asked}"})
+    assert not painter.painted
+
+
+def test_sides_in_a_prompt_are_cut_to_what_can_be_drawn(inputs, painter):
+    cells = grid(inputs, **QUICK | {"prompts": "sks --w 100 --h 60"}).tables["cells"]
+    assert {(c["width"], c["height"]) for c in cells} == {(96, 56)}
+
+
+def test_a_broken_epoch_is_drawn_and_named(inputs, model):
     inputs["base"] = model
     broken = np.full((2, 16), np.nan, np.float32), np.ones((8, 2), np.float32)
     path = inputs["lora"] / "fern-000003.safetensors"
     write_lora(path, [LoraModule(LAYERS[0], *broken, 1.0)], {"ss_epoch": "3"})
-    cells = grid(inputs, **QUICK, epochs="3").tables["cells"]
+    found = grid(inputs, **QUICK, epochs="2,3")
+    cells = found.tables["cells"]
     assert all((inputs["samples"].parent / cell["file"]).is_file() for cell in cells)
+    assert [caveat for caveat in found.caveats if caveat.startswith("Epoch 3 gave pictures")]
+    assert not any(caveat.startswith("Epoch 2") for caveat in found.caveats)

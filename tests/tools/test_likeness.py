@@ -189,3 +189,43 @@ def test_samples_of_another_trainer_without_it_have_the_plain_cosine(tmp_path, r
     rows = found.tables["epochs"]
     assert {row["likeness"] for row in rows} == {None}
     assert rows[0]["cosine"] < rows[2]["cosine"]
+
+
+def test_a_row_of_another_base_model_changes_no_other_number(tmp_path, rng):
+    """--bases and --loras add rows of kind base: the scale stays that of the first."""
+    drawn = {
+        (row, prompt, seed): spots(ANY + 0.5 * row * (SUBJECT - ANY) * ("zyx" in prompt), rng)
+        for row in range(2)
+        for prompt in picture_grids.PROMPTS
+        for seed in (1, 2)
+    }
+    other = {(2, *key[1:]): spots(255 - ANY, rng, 60.0) for key in drawn if key[0] == 0}
+    picture_grids.images(tmp_path, rng)
+    found = [
+        likeness(picture_grids.grid(tmp_path, rows, lambda *key: (drawn | other)[key]))
+        for rows in (("base", "lora"), ("base", "lora", "base"))
+    ]
+    few, many = found
+    assert few.numbers == many.numbers
+    for name in ("cells", "epochs"):
+        assert list(few.tables[name]) == list(many.tables[name])[: len(few.tables[name])]
+
+
+def test_what_the_base_model_drew_is_zero_and_not_nearly(tmp_path, rng):
+    found = likeness(grid(tmp_path, rng))
+    assert str(found.tables["epochs"][0]["likeness"]) == "0.0"
+
+
+def test_an_empty_list_of_a_trainer_says_what_to_add(tmp_path, rng):
+    picture_grids.images(tmp_path, rng)
+    inputs = picture_grids.of_trainer(tmp_path, rng, epochs=(1,))
+    (inputs["pictures"] / "images.csv").unlink()
+    with pytest.raises(MissingInputError, match="Fix: lorascope add samples RUN PATH"):
+        likeness(inputs)
+
+
+def test_pictures_of_unknown_size_and_training_need_no_size(tmp_path, rng):
+    dataset = picture_grids.images(tmp_path, rng)
+    inputs = picture_grids.of_trainer(tmp_path, rng, epochs=(0, 1, 2))
+    write_dataset(inputs["dataset"], dataclasses.replace(dataset, resolution=(0, 0)))
+    assert likeness(inputs).tables["epochs"][2]["likeness"] is not None

@@ -11,6 +11,7 @@ from lorascope.io.images import read_image, write_png
 from lorascope.io.lora_file import LoraModule, read_lora, write_lora
 from lorascope.models import base as base_module
 from lorascope.tools import stress as stress_module
+from lorascope.tools.pictures.features import encoder_of
 from lorascope.tools.strengths import sampled as sampled_stress
 from lorascope.tools.strengths.x0 import guesses, noised
 from lorascope.tools.stress import STRESS, stress
@@ -304,3 +305,53 @@ def test_an_answer_without_its_sheet_is_measured_again(inputs):
     assert STRESS.holds(inputs, found)
     (inputs["samples"] / stress_module.SHEET).unlink()
     assert not STRESS.holds(inputs, found)
+
+
+@pytest.mark.parametrize("form", ["x0", "sampled", "both"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"guidance": -1.0},
+        {"seeds": "one"},
+        {"strengths": "much"},
+        {"epochs": "9"},
+        {"sampler": "magic"},
+        {"prompts": "prompts.txt"},
+    ],
+)
+def test_every_option_is_read_before_the_base_model_is(inputs, options, form, monkeypatch):
+    monkeypatch.setattr(base_module, "shared_base", lambda _: pytest.fail("it was opened"))
+    with pytest.raises(BadInputError, match="Fix: "):
+        stress(inputs, form=form, **options)
+
+
+@pytest.mark.parametrize("form", ["sampled", "both"])
+def test_without_a_training_image_nothing_is_drawn(inputs, form, monkeypatch):
+    monkeypatch.setattr(base_module, "shared_base", lambda _: pytest.fail("it was opened"))
+    for number in range(4):
+        (inputs["dataset"].parents[2] / "images" / f"{number}.png").write_bytes(b"torn")
+    with pytest.raises(BadInputError, match="No training image can be read"):
+        stress(inputs, form=form)
+
+
+def test_what_pictures_are_compared_by_is_opened_before_they_are_drawn(inputs, painter):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampled_stress, "encoder_of", encoder_of)
+        with pytest.raises(MissingInputError):
+            stress(inputs, form="sampled", features="nowhere", **QUICK)
+    assert painter == []
+
+
+def test_one_picture_gives_no_interval(inputs, painter):
+    found = stress(inputs, form="sampled", **QUICK | {"seeds": "1", "prompts": "sks"})
+    assert [m.interval for m in found.numbers] == [None] * len(found.numbers)
+    ends = {
+        k: v
+        for t in ("curve", "strengths")
+        for row in found.tables[t]
+        for k, v in row.items()
+        if k.endswith(("_low", "_high"))
+    }
+    assert ends
+    assert set(ends.values()) == {None}

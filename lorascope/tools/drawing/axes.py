@@ -11,7 +11,7 @@ MOST_STEPS = 1000
 LARGEST_SIDE = 4096  # px
 
 
-def epochs(text: str, available: Sequence[int]) -> tuple[int, ...]:
+def epochs(text: str, available: Sequence[int], *, option: str = "epochs") -> tuple[int, ...]:
     """Read which epochs are meant.
 
     Parameters
@@ -21,6 +21,8 @@ def epochs(text: str, available: Sequence[int]) -> tuple[int, ...]:
         where empty; "first" and "last". 0, the base model, may be named and changes nothing.
     available : sequence of int
         The saved epochs.
+    option : str
+        What is being read, for what is said where it cannot be.
 
     Returns
     -------
@@ -37,19 +39,19 @@ def epochs(text: str, available: Sequence[int]) -> tuple[int, ...]:
     words = {"first": min(available, default=0), "last": max(available, default=0)}
     wanted: set[int] = set()
     absent = []
-    for part in _listed("epochs", text, "2,4,6-10"):
+    for part in _listed(option, text, "2,4,6-10"):
         if part in words:
             wanted.add(words[part])
             continue
-        low, high = _span("epochs", part, "2,4,6-10")
+        low, high = _span(option, part, "2,4,6-10")
         found = {epoch for epoch in (0, *available) if low <= epoch <= high}
         wanted |= found
         absent += [part] if not found else []
     if absent:
         there = spans(available)
         raise BadInputError(
-            f"No checkpoint was saved for epoch {', '.join(absent)}; there are {there}.\n"
-            f"Fix: --epochs {there.replace(' ', '')}"
+            f"There is no epoch {', '.join(absent)} to draw; there are {there}.\n"
+            f"Fix: --{option} {there.replace(' ', '')}"
         )
     return tuple(sorted(wanted - {0}))
 

@@ -24,6 +24,7 @@ class Asked:
     strength: float = 1.0  # factor on the strength of the run's own LoRA
     text_strength: float = 1.0
     companions: tuple[Applied, ...] = ()
+    own: bool = False  # a tag names the run's own LoRA
 
 
 def asked_of(text: str, own: Sequence[Checkpoint], folder: str) -> Asked:
@@ -71,6 +72,7 @@ def asked_of(text: str, own: Sequence[Checkpoint], folder: str) -> Asked:
         strength=strength,
         text_strength=text_strength,
         companions=tuple(companions),
+        own=len(companions) < len(tags),
     )
 
 

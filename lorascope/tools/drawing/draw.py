@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from lorascope import storage
 from lorascope.io.images import whole_png_size, write_png
@@ -22,9 +23,11 @@ from lorascope.io.lora_file import read_lora
 from lorascope.progress import track
 from lorascope.tools.drawing.cell_text import chunks_of
 from lorascope.tools.drawing.cells import FOLDER, Cell, Weights
-from lorascope.tools.drawing.plan import forwards, keep_speed, pixels
+from lorascope.tools.drawing.plan import forwards, keep_speed, pixels, tells_speed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from lorascope.models.base import Base
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 OnStep = Callable[[int, int], None]
 BATCH = 16
 LOCKS = ".locks"  # beside the cells
-AT_ONCE = 2  # batches that may wait to be decoded and written
+AT_ONCE = 2  # batches that may wait to be written
+BROKEN = "lorascope-broken"  # the text chunk of a picture whose latents are no numbers
+LEAST_S, LEAST_STEPS = 1.0, 8  # of drawing that tell how fast it goes: less is mostly beginning
 LOOK_AGAIN_S = 0.2  # at cells that another process has in hand
 
 
@@ -46,6 +51,14 @@ def missing(cells: Sequence[Cell], samples: Path) -> list[Cell]:
     """List the cells whose picture is not there, each once."""
     distinct = {cell.name: cell for cell in cells}
     return [cell for cell in distinct.values() if not is_drawn(cell, samples)]
+
+
+def broken(cells: Sequence[Cell], samples: Path) -> set[str]:
+    """Name the cells that were drawn black because their latents were not finite.
+
+    A LoRA with NaN in it, or an absurd strength, gives such. Only the PNG's text is read.
+    """
+    return {cell.name for cell in cells if _is_broken(cell.path(samples))}
 
 
 def draw(
@@ -119,7 +132,7 @@ class _Ready:
         self.merging.close()
 
     def draw(self, cells: Sequence[Cell], writer: "_Writer", *, on_step: OnStep) -> None:
-        """Draw one batch, and hand it on to be decoded and written."""
+        """Draw and decode one batch, and hand it on to be written."""
         from lorascope.models.sampling import draw_shots
 
         if not cells:
@@ -150,21 +163,24 @@ class _Pace:
 
     def __init__(self, samples: Path) -> None:
         self.samples, self.base = samples, ""
-        self.began, self.work = 0.0, 0.0
+        self.last, self.spent, self.work, self.steps = 0.0, 0.0, 0.0, 0
 
     def step(self, cells: Sequence[Cell], share: float) -> None:
         """Count a share of a batch's work; the first one only starts the clock."""
+        now = time.monotonic()
         if self.base != cells[0].weights.base:
             self.keep()
-            self.base, self.began, self.work = cells[0].weights.base, time.monotonic(), 0.0
-            return
-        self.work += share * sum(pixels(cell.shot) * forwards(cell.shot) for cell in cells)
+            self.base, self.spent, self.work, self.steps = cells[0].weights.base, 0.0, 0.0, 0
+        elif tells_speed(cells[0].shot):
+            self.work += share * sum(pixels(cell.shot) * forwards(cell.shot) for cell in cells)
+            self.spent += now - self.last
+            self.steps += 1
+        self.last = now
 
     def keep(self) -> None:
-        """Write it down."""
-        spent = time.monotonic() - self.began
-        if self.base and self.work and spent > 0:
-            keep_speed(self.samples, self.base, self.work / spent)
+        """Write it down, if it was enough to tell."""
+        if self.base and self.steps >= LEAST_STEPS and self.spent >= LEAST_S:
+            keep_speed(self.samples, self.base, self.work / self.spent)
 
 
 class _Claims:
@@ -209,7 +225,10 @@ class _Claims:
 
 
 class _Writer:
-    """Decodes and writes one batch while the next is drawn."""
+    """Packs and writes one batch while the next is drawn.
+
+    Decoding stays with the thread that draws: two at once would fight for the same cores.
+    """
 
     def __init__(self, samples: Path, claims: _Claims) -> None:
         self.samples, self.claims = samples, claims
@@ -228,19 +247,44 @@ class _Writer:
         """Take a batch over; waits where too many are waiting already, so that memory is flat."""
         while len(self.waiting) >= AT_ONCE:
             self.waiting.popleft().result()
-        self.waiting.append(self.thread.submit(self._write, base, latents, cells))
+        spacing = str(base.noise.config.timestep_spacing)
+        finite = _finite(latents)
+        pictures = base.decode(latents)
+        self.waiting.append(self.thread.submit(self._write, cells, pictures, finite, spacing))
 
     def finish(self) -> None:
         """Wait until everything is written, and raise what went wrong with it."""
         while self.waiting:
             self.waiting.popleft().result()
 
-    def _write(self, base: "Base", latents: "Tensor", cells: Sequence[Cell]) -> None:
-        pictures = base.decode(latents)
-        spacing = str(base.noise.config.timestep_spacing)
-        for cell, picture in zip(cells, pictures, strict=True):
-            write_png(cell.path(self.samples), picture, text=chunks_of(cell, spacing=spacing))
+    def _write(
+        self,
+        cells: Sequence[Cell],
+        pictures: "NDArray[np.uint8]",
+        finite: Sequence[bool],
+        spacing: str,
+    ) -> None:
+        for cell, picture, whole in zip(cells, pictures, finite, strict=True):
+            text = dict(chunks_of(cell, spacing=spacing))
+            if not whole:
+                text[BROKEN] = "not finite"
+            write_png(cell.path(self.samples), picture, text=text)
             self.claims.release(cell.name)
+
+
+def _finite(latents: "Tensor") -> list[bool]:
+    """Tell of each picture whether its latents are numbers."""
+    import torch
+
+    return [bool(one) for one in torch.as_tensor(latents).isfinite().flatten(1).all(dim=1)]
+
+
+def _is_broken(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:  # stops where the pixels begin
+            return BROKEN in picture.info
+    except OSError:
+        return False
 
 
 def _told(progress: Iterator[int], pace: _Pace, cells: Sequence[Cell]) -> OnStep:

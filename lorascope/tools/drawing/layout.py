@@ -116,7 +116,7 @@ def layers(
             for pair in strengths
         ]
         off = [c for c in checkpoints if c.epoch in trigger_off]
-        if off:
+        if off and strengths:
             found.append(Layer(kind=TRIGGER_OFF, base=base, companions=companions))
             found += [_layer(TRIGGER_OFF, plain, checkpoint, *axes.usual) for checkpoint in off]
     return found

@@ -16,6 +16,7 @@ RECORD = "speed.json"  # in the samples: how fast drawing went, last time
 BYTES_A_PIXEL = 3  # of a picture before it is packed: the most that it takes on the disk
 MIB = 2**20
 TRIED = 3  # sampling steps that tell how fast drawing goes
+LEAST_SIDE = 64  # px; forwards of less tell nothing about larger ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +66,16 @@ def plan_of(cells: Sequence[Cell], missing: Sequence[Cell], samples: Path) -> Pl
 def learn_speed(missing: Sequence[Cell], samples: Path, *, batch: int) -> None:
     """Try how fast a base model draws here, where that is not known yet.
 
-    A few sampling steps of the first batch, for every base model that was never timed.
+    A few sampling steps of the first batch, for every base model that was never timed; none of
+    pictures too small to tell.
     """
     for name in dict.fromkeys(cell.weights.base for cell in missing):
         if _rate(samples, name):
             continue
         shots = [cell.shot for cell in missing if cell.weights.base == name]
+        shots = [shot for shot in shots if tells_speed(shot)]
         alike = [replace(shot, steps=TRIED) for shot in shots if _alike(shot, shots[0])][:batch]
-        if rate := _tried(name, alike, batch):
+        if alike and (rate := _tried(name, alike, batch)):
             keep_speed(samples, name, rate)
 
 
@@ -84,6 +87,11 @@ def forwards(shot: Shot) -> int:
 def pixels(shot: Shot) -> int:
     """Count the pixels of a shot's picture."""
     return shot.width * shot.height
+
+
+def tells_speed(shot: Shot) -> bool:
+    """Tell whether a shot is large enough that its speed says something of others'."""
+    return min(shot.width, shot.height) >= LEAST_SIDE
 
 
 def keep_speed(samples: Path, base: str, rate: float) -> None:

@@ -1,7 +1,6 @@
 """A set of pictures and the training images, as one encoder sees them all."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from lorascope.records import Inputs, Scalar
 from lorascope.tools.drawing.prompts import WITH_TRIGGER, WITHOUT_TRIGGER
 from lorascope.tools.pictures.features import features_of, features_of_images, open_encoder
 from lorascope.tools.pictures.own_encoders import Encoder
-from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures
+from lorascope.tools.pictures.sets import BASE, Picture, PictureSet, read_pictures, usual_size
 
 Features = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -51,7 +50,8 @@ class Described:
     known: Mask  # (N,) which pictures could be read
     training: References
     held_out: References
-    seen: tuple[str, ...]  # how they are compared, and what was left out
+    compared: str  # by what
+    seen: tuple[str, ...] = ()  # what was left out
 
     def __len__(self) -> int:
         """Count the pictures."""
@@ -73,14 +73,24 @@ class Described:
         drawn = np.array([picture.kind == BASE for picture in self.pictures.pictures])
         return drawn & self.known
 
+    @functools.cached_property
+    def of_scale(self) -> Mask:
+        """(N,) bool: its first row that can be read, which every scale and unit is laid over.
+
+        Not its others: companions and other base models would move every picture's number.
+        """
+        row = np.array([picture.row for picture in self.pictures.pictures])
+        first = row[self.by_base].min(initial=row.max())
+        return np.asarray(self.by_base & (row == first))
+
     @property
     def of_origin(self) -> Mask:
-        """(N,) bool: the base model's pictures of the prompts that ask for the subject.
+        """(N,) bool: the pictures of that row whose prompt asks for the subject.
 
-        All its pictures where no prompt does.
+        All of them where no prompt does.
         """
-        asking = self.by_base & self.asks
-        return asking if asking.any() else self.by_base
+        asking = self.of_scale & self.asks
+        return asking if asking.any() else self.of_scale
 
     @property
     def origin(self) -> Features:
@@ -142,7 +152,7 @@ def describe(inputs: Inputs, features: str) -> Described:
     pictures = read_pictures(inputs["pictures"], dataset)
     encoder = open_encoder(features, str(inputs["base"]))
     found = features_of(pictures, encoder, inputs["features"])
-    size = _usual_size(pictures, dataset)
+    size = usual_size(pictures, dataset)
     train, lost = _references(dataset, dataset.train, size, encoder, inputs["features"])
     held_out, lost_too = _references(dataset, dataset.held_out, size, encoder, inputs["features"])
     described = Described(
@@ -152,7 +162,7 @@ def describe(inputs: Inputs, features: str) -> Described:
         known=_known(found),
         training=train,
         held_out=held_out,
-        seen=(SEEN.get(features, f"Pictures are compared by {encoder.name}."),),
+        compared=SEEN.get(features, f"Pictures are compared by {encoder.name}."),
     )
     if not described.known.any():
         raise BadInputError(
@@ -163,7 +173,7 @@ def describe(inputs: Inputs, features: str) -> Described:
             "There is neither a picture by the base model nor an image of the dataset that can be "
             "read: pictures have nothing to be measured by.\nFix: lorascope grid RUN"
         )
-    return replace(described, seen=(*described.seen, *_doubts(described, (*lost, *lost_too))))
+    return replace(described, seen=tuple(_doubts(described, (*lost, *lost_too))))
 
 
 def interval_of_pairs(
@@ -181,12 +191,6 @@ def interval_of_pairs(
     by = max((prompts, seeds), key=lambda items: len(set(items)))
     found = left_out_interval(measure, np.array([str(item) for item in by]))
     return found or (None, None)
-
-
-def _usual_size(pictures: PictureSet, dataset: Dataset) -> tuple[int, int]:
-    """Width and height of most pictures; where they are not known, what was trained at."""
-    sizes = Counter((p.width, p.height) for p in pictures.pictures if p.width and p.height)
-    return sizes.most_common(1)[0][0] if sizes else dataset.resolution
 
 
 def _some(images: Sequence[DatasetImage]) -> Sequence[DatasetImage]:
@@ -232,5 +236,5 @@ def _doubts(described: Described, unread: Sequence[str]) -> Iterator[str]:
             yield f"Of {len(images)} {side} images {len(_some(images))} were looked at."
     if not described.by_base.any():
         yield "There is no picture by the base model: nothing can be measured beside it."
-    elif described.asks.any() and not (described.by_base & described.asks).any():
+    elif described.asks.any() and not (described.of_scale & described.asks).any():
         yield "The base model drew no prompt with the trigger; its other pictures count."

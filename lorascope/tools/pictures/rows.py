@@ -12,6 +12,8 @@ from lorascope.tools.pictures.sets import Picture
 
 Floats = NDArray[np.float64]
 
+DIGITS = 12  # of a mean: beyond them lies rounding
+
 
 def row_facts(pictures: Sequence[Picture]) -> Row:
     """Say which row of a set this is: the first columns of a table ``epochs``."""
@@ -50,8 +52,8 @@ def over_prompts(name: str, values: Floats, prompts: Sequence[Scalar]) -> dict[s
     if not items:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     low, high = interval(np.array(items)) if len(items) > 1 else (math.nan, math.nan)
+    found = {name: float(values[known].mean()), f"{name}_low": low, f"{name}_high": high}
     return {
-        name: float(values[known].mean()),
-        f"{name}_low": low if math.isfinite(low) else None,
-        f"{name}_high": high if math.isfinite(high) else None,
+        column: round(value, DIGITS) + 0.0 if math.isfinite(value) else None
+        for column, value in found.items()
     }

@@ -1,5 +1,8 @@
 """The pictures that are measured: the cells of a grid, or what another trainer drew."""
 
+import contextlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +94,34 @@ def read_pictures(path: Path, dataset: Dataset) -> PictureSet:
     """
     pictures = _of_trainer(path, dataset) if path.is_dir() else _of_grid(path)
     if not pictures:
-        raise MissingInputError(f"{path} lists no picture.\nFix: lorascope grid RUN")
+        fix = "add samples RUN PATH" if path.is_dir() else "grid RUN"
+        raise MissingInputError(f"{path} lists no picture.\nFix: lorascope {fix}")
     run = path.parents[1] if path.is_dir() else run_of(path)
     return PictureSet(run=run, pictures=tuple(pictures), by_trainer=path.is_dir())
+
+
+def usual_size(pictures: PictureSet, dataset: Dataset) -> tuple[int, int]:
+    """Give width and height of most pictures.
+
+    Where they are not known, what was trained at; where that is not known either, the size of the
+    first picture, or training image, that can be read.
+
+    Raises
+    ------
+    BadInputError
+        None can.
+    """
+    sizes = Counter((p.width, p.height) for p in pictures.pictures if p.width and p.height)
+    if sizes:
+        return sizes.most_common(1)[0][0]
+    if all(dataset.resolution):
+        return dataset.resolution
+    files = [pictures.run / picture.file for picture in pictures.pictures]
+    for file in (*files, *map(dataset.path, dataset.train)):
+        with contextlib.suppress(BadInputError, MissingInputError):
+            height, width = read_image(file).shape[:2]
+            return width, height
+    raise BadInputError("Not one picture can be read.\nFix: draw them again.")
 
 
 def _of_grid(path: Path) -> list[Picture]:
@@ -138,7 +166,7 @@ def _of_trainer(folder: Path, dataset: Dataset) -> list[Picture]:
 
 def _usable(folder: Path, row: Row) -> bool:
     name = str(row["file"])
-    return row["epoch"] is not None and Path(name).name == name and (folder / name).is_file()
+    return row["epoch"] is not None and Path(name).name == name and os.path.isfile(folder / name)  # noqa: PTH113 - a name too long is no file
 
 
 def _epoch(row: Row) -> int:

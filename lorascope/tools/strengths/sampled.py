@@ -20,6 +20,7 @@ from lorascope.tools.artefacts import training_values
 from lorascope.tools.drawing.cells import Applied, Cell, Weights, make_cell
 from lorascope.tools.drawing.draw import draw
 from lorascope.tools.pictures.features import encoder_of, features_of_images, kept_features
+from lorascope.tools.pictures.own_encoders import Encoder
 
 if TYPE_CHECKING:
     from lorascope.models.base import Base
@@ -108,6 +109,7 @@ def drawn(
         [make_cell(_weights(base.name, checkpoint, strength), shot) for shot in shots]
         for strength in strengths
     ]
+    seen_by = encoder_of(encoder, base)  # before the drawing: it may be missing
     draw([cell for row in cells for cell in row], samples, batch=batch, label="stress")
     values, thumbs = _measured(cells, samples, shown)
     size = (shots[0].width, shots[0].height)
@@ -118,7 +120,7 @@ def drawn(
     joint = np.stack(
         [joint_z(z_scores(row, values[0], usual), z_scores(row, None, training)) for row in values]
     )
-    likeness = _likeness(base, dataset, cells, size, encoder, samples, features)
+    likeness = _likeness(dataset, cells, size, seen_by, samples, features)
     if likeness is None:
         doubts.append("Likeness was not measured: the base model's pictures are as near already.")
     return Drawn(
@@ -154,16 +156,14 @@ def _measured(
 
 
 def _likeness(
-    base: "Base",
     dataset: Dataset,
     cells: Sequence[Sequence[Cell]],
     size: tuple[int, int],
-    encoder_name: str,
+    encoder: Encoder,
     samples: Path,
     features: Path,
 ) -> Floats | None:
     """Place every picture on the scale from the base model's to the training images."""
-    encoder = encoder_of(encoder_name, base)
     every = [cell for row in cells for cell in row]
     raw = kept_features(
         [cell.name for cell in every],

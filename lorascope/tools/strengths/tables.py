@@ -150,6 +150,7 @@ def curve_rows(
 ) -> Iterator[Row]:
     """Write one row a strength: the median artefact z, and the mean of everything else."""
     low, high = curve.artefact_bounds()
+    several = curve.artefacts.shape[1] > 1  # one item gives no interval
     utility = curve.utilities()
     gain = {} if curve.gain is None else {"gain": curve.gain}
     means = {name: _mean_bounds(values) for name, values in {**gain, **columns}.items()}
@@ -161,15 +162,15 @@ def curve_rows(
             "strength": float(strength),
             "items": curve.artefacts.shape[1],
             "artefact_z": float(np.median(curve.artefacts[place])),
-            "artefact_z_low": float(low[place]),
-            "artefact_z_high": float(high[place]),
+            "artefact_z_low": float(low[place]) if several else None,
+            "artefact_z_high": float(high[place]) if several else None,
             "utility": None if utility is None else float(utility[place]),
         }
         for name, (mean, below, above) in means.items():
             row |= {
                 name: float(mean[place]),
-                f"{name}_low": float(below[place]),
-                f"{name}_high": float(above[place]),
+                f"{name}_low": float(below[place]) if several else None,
+                f"{name}_high": float(above[place]) if several else None,
             }
         yield row
 
@@ -222,8 +223,8 @@ def _derived_row(
         one = found.get(name)
         row |= {
             name: one.value if one else None,
-            f"{name}_low": one.low if one else None,
-            f"{name}_high": one.high if one else None,
+            f"{name}_low": one.low if one and one.n > 1 else None,
+            f"{name}_high": one.high if one and one.n > 1 else None,
         }
     return row
 
@@ -243,7 +244,7 @@ def _numbers(
                 value=one.value,
                 unit="1",
                 n=one.n,
-                interval=(one.low, one.high),
+                interval=(one.low, one.high) if one.n > 1 else None,
             )
             for name, one in found.items()
         ),

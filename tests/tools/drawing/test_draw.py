@@ -3,14 +3,16 @@
 import os
 import threading
 
+import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from lorascope.io.images import read_image, whole_png_size
 from lorascope.models.shots import Shot
 from lorascope.tools.drawing import draw as drawing
 from lorascope.tools.drawing.cells import Weights, make_cell
-from lorascope.tools.drawing.draw import draw, missing
+from lorascope.tools.drawing.draw import broken, draw, missing
 from tests.painting import replace_engine
 
 
@@ -140,3 +142,35 @@ def test_processes_that_share_a_grid_begin_at_different_rows(cells, painter, mon
         monkeypatch.setenv("RANK", rank)
         begun.append(next(iter(drawing._by_weights(rows))).base)
     assert begun == ["a", "c"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.0])
+def test_a_picture_of_broken_latents_says_so_in_its_text(cells, painter, tmp_path, value):
+    class Base(type(painter)):
+        def decode(self, latents):
+            return np.zeros((len(latents), 64, 64, 3), np.uint8)
+
+    latents = torch.zeros(2, 4, 8, 8)
+    latents[1, 2, 3, 4] = value
+    with drawing._Claims(tmp_path) as claims, drawing._Writer(tmp_path, claims) as writer:
+        writer.put(Base(), latents, claims.take(cells[:2]))
+    assert missing(cells[:2], tmp_path) == []
+    assert broken(cells, tmp_path) == (set() if value == 1.0 else {cells[1].name})
+
+
+@pytest.mark.parametrize(
+    ("side", "steps", "step_s", "kept"),
+    [(64, 20, 0.5, True), (8, 20, 0.5, False), (64, 7, 0.5, False), (64, 20, 0.01, False)],
+)
+def test_only_a_job_large_enough_tells_how_fast_drawing_goes(
+    painter, tmp_path, monkeypatch, side, steps, step_s, kept
+):
+    told, clock = [], iter(range(1000))
+    monkeypatch.setattr(drawing, "keep_speed", lambda _samples, _base, rate: told.append(rate))
+    monkeypatch.setattr(drawing.time, "monotonic", lambda: next(clock) * step_s)
+    shot = Shot(prompt="x", seed=1, width=side, height=side, steps=20, guidance=1)
+    pace = drawing._Pace(tmp_path)
+    for _ in range(1 + steps):
+        pace.step([make_cell(Weights(base="a"), shot)], 1 / 20)
+    pace.keep()
+    assert told == ([pytest.approx(64 * 64 / 0.5)] if kept else [])

@@ -79,3 +79,13 @@ def test_the_speed_is_tried_once_where_it_is_not_known(tmp_path, monkeypatch):
     learn_speed(cells, tmp_path, batch=3)
     assert tried == [("miniature", 3, {planning.TRIED})]
     assert plan_of(cells, cells, tmp_path).seconds > 0
+
+
+def test_pictures_too_small_to_tell_are_not_tried(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(planning, "_tried", lambda _name, shots, _batch: tried.append(shots) or 1e6)
+    small = [cell("a", width=8, height=8)]
+    learn_speed(small, tmp_path, batch=16)
+    assert plan_of(small, small, tmp_path).seconds is None
+    learn_speed([*small, cell("b")], tmp_path, batch=16)
+    assert [[shot.width for shot in shots] for shots in tried] == [[64]]
