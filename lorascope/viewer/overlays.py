@@ -114,7 +114,7 @@ def overlays_of(measures: Mapping[str, Evidence], cells: Sequence[Row]) -> Overl
             key = f"{tool}: {column}" if column in numbers or column in texts else column
             told = _column(rows, column)
             if all(isinstance(value, int | float) for value in told.values()):
-                floats = {c: float(v) for c, v in told.items() if _finite(v)}  # type: ignore[arg-type]
+                floats = {c: float(v) for c, v in told.items() if _finite(v)}  # type: ignore[arg-type]  # finite
                 if floats:
                     numbers[key] = _overlay(key, column, tool, floats, evidence)
             else:
@@ -167,7 +167,7 @@ def _means(
         mean, number = row.get(column), row.get("row", place)
         if _finite(mean) and isinstance(number, int):
             low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-            ends = (float(low), float(high)) if _finite(low) and _finite(high) else (None, None)  # type: ignore[arg-type]
+            ends = (float(low), float(high)) if _finite(low) and _finite(high) else (None, None)  # type: ignore[arg-type]  # finite
             found[number] = (float(mean), *ends)  # type: ignore[arg-type]  # a finite number
     return found
 
